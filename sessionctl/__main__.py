@@ -1,0 +1,5 @@
+"""`python -m sessionctl` is `sessionctl`."""
+
+from sessionctl.cli import main
+
+raise SystemExit(main())

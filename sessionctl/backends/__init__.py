@@ -1,0 +1,121 @@
+"""What a backend is. One file (or folder) per backend beside this one, loaded when it is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from sessionctl.model import Observed, SessionSpec, Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that a backend is given."""
+
+    project: str
+    """Project id: part of every mark, so that a stranger's sandbox is never taken for ours."""
+    directory: Path
+    """The project's state directory; a session's own files are below ``sessions/<name>/``."""
+
+
+class Refusal(NamedTuple):
+    """Something a backend cannot do here."""
+
+    what: str
+    """What was tried, such as ``user namespaces`` or the path of a field, such as ``image``."""
+    why: str
+    """What was found, with the system's own error."""
+    remedy: str = ""
+    """What a person can do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A program of the host that runs another one inside a sandbox."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Its whole environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A sandbox's own files at one moment, for restore and fork."""
+
+    key: str
+    session: str
+
+
+class Backend(Protocol):
+    """Makes, watches and removes sandboxes.
+
+    A backend looks at what is there each time it is asked; it remembers nothing between calls.
+    All methods may be called from several threads for different sessions.
+    """
+
+    def __init__(self, context: Context) -> None: ...
+
+    def probe(self, spec: SessionSpec | None = None) -> Sequence[Refusal]:
+        """Why this backend cannot run here; with `spec`, which of its fields it cannot enforce.
+
+        Empty when it can. Never raises, changes nothing.
+        """
+
+    def observe(self, *, deep: bool = False) -> Sequence[Observed]:
+        """Everything that bears the project's mark, half-made things too.
+
+        Read from the sandboxes. With `deep`, `Observed.busy` is looked at as well.
+        Raises `BackendError` when it cannot look: not knowing is not the same as nothing there.
+        """
+
+    def create(self, spec: SessionSpec, workspace: Workspace, base: Frozen | None = None) -> Observed:
+        """A ready, stopped sandbox for `spec`; its mark is moved into place last.
+
+        A ready one of the session that was made of the same replace digest is returned as it is.
+        What a crash left half-made for the session may be used or is left for `remove`.
+        The session's own files (its work and home) are never emptied.
+        """
+
+    def update(self, target: Observed, spec: SessionSpec) -> Observed:
+        """`target` with its in-place fields as in `spec`, and its mark saying so.
+
+        While it is stopped, the fields of effect ``restart`` too. Injected files are three-state:
+        one that the agent changed is not overwritten, and then stays unlisted in the mark.
+        """
+
+    def start(self, target: Observed) -> Observed:
+        """`target`, running, on the same files. Idempotent."""
+
+    def stop(self, target: Observed) -> None:
+        """Ends all processes of `target`, keeps its files. Returns when they are gone. Idempotent."""
+
+    def freeze(self, target: Observed, key: str) -> Frozen:
+        """The sandbox's own files, copied while it is paused. The same key gives the same result."""
+
+    def discard(self, frozen: Frozen) -> None:
+        """Frees a frozen state. Absent already is done."""
+
+    def remove(self, target: Observed) -> None:
+        """Removes one stopped sandbox: its mark first, then its files. Absent already is done.
+
+        The session's own files, its work and home, stay: they are workspace.py's.
+        """
+
+    def command(
+        self,
+        target: Observed,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        tty: bool = False,
+        inspect: bool = False,
+    ) -> Command:
+        """The host command that runs `argv` inside `target`; runs nothing itself.
+
+        Its exit status is that of `argv`: 128+n when a signal ended it, 126 or 127 when it could
+        not be run or found, 125 when the way inside failed. `env` comes on top of the session's.
+        With `inspect`, `argv` runs with the host's own programs, read-only, without network or the
+        session's environment, also while the session is stopped: for reading what an agent wrote.
+        """

@@ -1,0 +1,391 @@
+"""The nouns of sessionctl.
+
+Frozen values and pure functions on them; standard library only. This module may not do I/O,
+read the clock or look at the environment, and imports nothing of sessionctl but ``errors``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from sessionctl.errors import UsageError
+
+Effect = Literal["in-place", "restart", "replace"]
+State = Literal["running", "stopped"]
+Status = Literal["running", "stopped", "partial", "gone", "unknown"]
+
+WORKSPACE = "/workspace"
+"""Where the workspace is mounted in every sandbox."""
+HOME = "/home/agent"
+"""The home directory in every sandbox."""
+
+NORMALISER = 1
+"""Version of the form that digests are taken of. A release that hashes differently raises it and
+rewrites the marks of what is there; it replaces no sandbox for it (docker/compose#11335)."""
+
+EFFECT: Mapping[str, Effect] = {
+    "backend": "replace",
+    "image": "replace",
+    "setup": "replace",
+    "workspace.mode": "replace",
+    "workspace.history": "replace",
+    "workspace.submodules": "replace",
+    "workspace.lfs": "replace",
+    "workspace.base": "replace",
+    "network": "restart",
+    "workspace.branch": "in-place",
+    "workspace.include": "in-place",
+    "agent": "in-place",
+    "title": "in-place",
+    "tags": "in-place",
+    "metadata": "in-place",
+    "state": "in-place",
+    "protect": "in-place",
+    "env": "in-place",
+    "files": "in-place",
+}
+"""What a change of each field costs. The key is the field's path, or a prefix of it."""
+
+_UNHASHED = frozenset({"state", "workspace.base"})
+# `state` is compared with what runs, not with what was declared before. `base` is pinned when a
+# session is made: an edit is refused (diff.py), so it must not look like a reason to replace.
+
+
+# --- names and ids -----------------------------------------------------------------------------
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
+_ID = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}", re.ASCII)
+
+
+def is_name(text: object) -> bool:
+    """Whether `text` may name a session: 1 to 63 of ``a-z 0-9 -``, not beginning with a dash."""
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
+
+
+def require_name(text: object) -> str:
+    """`text` when it may name a session, else `UsageError`. Every door calls this: names become paths."""
+    if not is_name(text):
+        shown = ascii(text)
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        raise UsageError(
+            f"{shown} is not a session name",
+            hint="a name has 1 to 63 of a-z, 0-9 and '-', and does not begin with '-'",
+        )
+    return str(text)
+
+
+def is_id(text: object) -> bool:
+    """Whether `text` is an id as `make_id` makes them."""
+    return isinstance(text, str) and _ID.fullmatch(text) is not None
+
+
+def make_id(utc: str, entropy: bytes) -> str:
+    """An id for a sandbox, run or snapshot: `utc` as ``yyyymmddTHHMMSS`` and 8 hex digits.
+
+    Text order is time order.
+    """
+    return f"{utc}-{entropy[:4].hex():0>8}"
+
+
+# --- what is declared --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceSpec:
+    """The git checkout of a session, as declared."""
+
+    mode: str = "clone"
+    branch: str = ""
+    """Where the session's work lands; the manifest fills in ``agents/<name>``."""
+    base: str = ""
+    """What the branch is made from; empty: the commit the repository has checked out."""
+    include: tuple[str, ...] = ()
+    """Untracked files of the repository that are copied in, relative to its root."""
+    history: str = "shared"
+    """``shared``: the repository's objects are mounted read-only; ``own``: the branch's only."""
+    submodules: bool = False
+    lfs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpec:
+    """A file put into the sandbox's home."""
+
+    path: str
+    """Path inside, beginning with ``~/``."""
+    sha256: str
+    """Hex digest of the content that is to be written."""
+    mode: str = "0644"
+    """Permission bits, four octal digits."""
+    source: str = ""
+    """Absolute path on the host; empty when `content` is used."""
+    content: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSpec:
+    """Everything declared for one session, resolved: no defaults left to apply."""
+
+    name: str
+    backend: str = "bubblewrap"
+    image: str = "host"
+    agent: str = ""
+    title: str = ""
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    state: State = "running"
+    protect: bool = False
+    setup: tuple[str, ...] = ()
+    workspace: WorkspaceSpec = field(default_factory=WorkspaceSpec)
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[FileSpec, ...] = ()
+    network: str = "none"
+
+    def data(self) -> dict[str, Any]:
+        """The JSON form: dicts, lists, strings and booleans only. `from_data` is its inverse."""
+        return {
+            "name": self.name,
+            "backend": self.backend,
+            "image": self.image,
+            "agent": self.agent,
+            "title": self.title,
+            "tags": list(self.tags),
+            "metadata": dict(self.metadata),
+            "state": self.state,
+            "protect": self.protect,
+            "setup": list(self.setup),
+            "workspace": {name: _plain(getattr(self.workspace, name)) for name in WorkspaceSpec.__slots__},
+            "env": dict(self.env),
+            "files": [{name: getattr(file, name) for name in FileSpec.__slots__} for file in self.files],
+            "network": self.network,
+        }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> SessionSpec:
+        """The spec whose `data()` this is. Keys of a later release are an error, never dropped."""
+        fields = dict(data)
+        fields["workspace"] = WorkspaceSpec(**_tuples(fields["workspace"]))
+        fields["files"] = tuple(FileSpec(**file) for file in fields["files"])
+        return cls(**_tuples(fields))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+
+
+def flat(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON form of a spec as ``{path: value}``, one entry per field that can differ.
+
+    ``env``, ``metadata`` and ``files`` have one entry per key: ``env.RUST_LOG``,
+    ``files.~/.claude/settings.json``. Secrets are never in a spec, so neither are they here.
+    """
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        if key == "files":
+            for file in value:
+                result[f"files.{file['path']}"] = f"{file['mode']} sha256:{file['sha256'][:12]}"
+        elif isinstance(value, Mapping):
+            for inner, leaf in value.items():
+                result[f"{key}.{inner}"] = leaf
+        elif key != "name":
+            result[key] = value
+    return result
+
+
+def effect_of(path: str) -> Effect:
+    """What a change of the field at `path` (as in `flat`) costs."""
+    while path not in EFFECT:
+        path, dot, _ = path.rpartition(".")
+        if not dot:
+            raise KeyError(path)
+    return EFFECT[path]
+
+
+_COST: Mapping[Effect, int] = {"in-place": 0, "restart": 1, "replace": 2}
+
+
+def costliest(effects: Iterable[Effect]) -> Effect:
+    """The effect among `effects` that includes all others; ``in-place`` when there are none."""
+    return max(effects, key=_COST.__getitem__, default="in-place")
+
+
+class Digests(NamedTuple):
+    """One hash (hex) per effect class, and the version of the normaliser that made them."""
+
+    replace: str
+    restart: str
+    in_place: str
+    normaliser: int = NORMALISER
+
+
+class Declaration(NamedTuple):
+    """A session as it was declared at some time, resolved: by the manifest now, by a mark or a record then.
+
+    The JSON form is kept, and made into a `SessionSpec` only by who needs one: comparing a
+    thousand declarations reads nothing but their digests.
+    """
+
+    digests: Digests
+    data: Mapping[str, Any]
+
+    @property
+    def spec(self) -> SessionSpec:
+        return SessionSpec.from_data(self.data)
+
+    @classmethod
+    def of(cls, spec: SessionSpec) -> Declaration:
+        """The declaration of `spec`. Fields at their default are left out of the hash, so that a
+        release which adds a field changes no digest."""
+        data = spec.data()
+        plain = flat(SessionSpec(name=spec.name).data())
+        classes: dict[Effect, list[tuple[str, Any]]] = {"replace": [], "restart": [], "in-place": []}
+        for path, value in sorted(flat(data).items()):
+            if path not in _UNHASHED and plain.get(path) != value:
+                classes[effect_of(path)].append((path, value))
+        hashes = [hashlib.sha256(json.dumps([NORMALISER, c], sort_keys=True).encode()).hexdigest() for c in classes.values()]
+        return cls(Digests(*hashes), data)
+
+
+# --- what is -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A directory or file of the host, seen at `path` inside."""
+
+    source: str
+    path: str
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """What a backend must mount at `WORKSPACE`, as workspace.py made it on the host.
+
+    With `lower`, the directories are stacked (bottom first) under `upper`, which takes the writes;
+    `scratch` is the empty directory on the same file system that overlayfs wants beside it.
+    Without `lower`, `upper` is the workspace itself.
+    """
+
+    upper: str
+    lower: tuple[str, ...] = ()
+    scratch: str = ""
+    mounts: tuple[Mount, ...] = ()
+    """Read-only mounts the workspace needs beside itself: object stores it borrows from."""
+    commit: str = ""
+    """The commit the workspace was made from; empty where there is no git."""
+
+    def data(self) -> dict[str, Any]:
+        """The JSON form; `from_data` is its inverse."""
+        return {
+            "upper": self.upper,
+            "lower": list(self.lower),
+            "scratch": self.scratch,
+            "mounts": [[m.source, m.path, m.writable] for m in self.mounts],
+            "commit": self.commit,
+        }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Workspace:
+        fields = dict(data)
+        fields["mounts"] = tuple(Mount(*mount) for mount in fields["mounts"])
+        return cls(**_tuples(fields))
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One sandbox as its backend sees it now."""
+
+    session: str
+    id: str
+    """Empty when only the session's own files (work, home) are there and no sandbox."""
+    backend: str
+    status: Literal["running", "stopped", "partial"]
+    made_of: Declaration | None = None
+    """What its mark says it was made of; None only when partial."""
+    workspace: Workspace | None = None
+    pid: int | None = None
+    """Its pid 1 as the host numbers it, while running."""
+    started_at: float | None = None
+    """Unix time at which its pid 1 started, while running."""
+    drift: str = ""
+    """Why this is not what was last written, in the backend's words; empty when it is."""
+    busy: bool | None = None
+    """Whether processes beside its init run; None: not looked (see `Backend.observe`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GitState:
+    """What git says of a session's workspace. None: not known, which is never the same as no."""
+
+    branch: str | None = None
+    """None when detached, unborn or unreadable."""
+    commit: str | None = None
+    dirty: bool | None = None
+    """Whether anything is there that no commit holds: staged, changed, untracked or ignored files."""
+    ahead: int | None = None
+    """Commits since the pinned base."""
+    behind: int | None = None
+    """Commits on the declared base that the session has not."""
+    unpushed: int | None = None
+    """Commits, on any ref of the session, that no host branch, remote or fetched ref reaches."""
+    error: str = ""
+    """Why it could not be read."""
+    dirty_at: float | None = None
+    """When `dirty` was looked at (Unix time)."""
+    seen: str = ""
+    """Fingerprint of the files that `dirty` was answered for; opaque."""
+    against: str = ""
+    """Fingerprint of the host refs that `behind` and `unpushed` were counted against; opaque."""
+    changes: tuple[str, ...] = ()
+    """The first few paths that make it dirty, for people; quoted by git."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What sessionctl last did for a session. History and ownership, never status."""
+
+    session: str
+    sandbox: str
+    """Id of the sandbox made last; empty when none was finished."""
+    backend: str
+    last: Declaration
+    base: str = ""
+    """The pinned base commit."""
+    setup: str = ""
+    """Id of the sandbox in which setup finished."""
+    git: GitState = field(default_factory=GitState)
+    created_at: float = 0.0
+    last_active: float = 0.0
+    stopped_at: float | None = None
+    """When a person stopped it by hand; None when it was not or was started since."""
+    corrupt: str = ""
+    """Why the stored record could not be read; the other fields then hold what could."""
+
+    @property
+    def protect(self) -> bool:
+        return bool(self.last.data.get("protect"))
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All that diff and plan may look at: each source read once."""
+
+    observed: tuple[Observed, ...] = ()
+    records: Mapping[str, Record] = field(default_factory=dict)
+    git: Mapping[str, GitState] = field(default_factory=dict)
+    """Fresh readings, of the sessions for which they were asked; else see `Record.git`."""
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+    """Backends that could not be asked, and why."""
+    refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Per declared session, what its backend or its workspace cannot do here."""
+    now: float = 0.0
