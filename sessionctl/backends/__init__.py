@@ -57,6 +57,10 @@ class Backend(Protocol):
 
     def __init__(self, context: Context) -> None: ...
 
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        """The host uid and gid that a session's work and home must belong to; None: our own."""
+
     def probe(self, spec: SessionSpec | None = None) -> Sequence[Refusal]:
         """Why this backend cannot run here; with `spec`, which of its fields it cannot enforce.
 
