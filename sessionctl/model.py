@@ -38,8 +38,8 @@ EFFECT: Mapping[str, Effect] = {
     "workspace.lfs": "replace",
     "workspace.base": "replace",
     "network": "restart",
+    "workspace.include": "restart",  # files go into the upper layer, which only the sandbox may write while it is mounted
     "workspace.branch": "in-place",
-    "workspace.include": "in-place",
     "agent": "in-place",
     "title": "in-place",
     "tags": "in-place",
@@ -50,10 +50,6 @@ EFFECT: Mapping[str, Effect] = {
     "files": "in-place",
 }
 """What a change of each field costs. The key is the field's path, or a prefix of it."""
-
-_UNHASHED = frozenset({"state", "workspace.base"})
-# `state` is compared with what runs, not with what was declared before. `base` is pinned when a
-# session is made: an edit is refused (diff.py), so it must not look like a reason to replace.
 
 
 # --- names and ids -----------------------------------------------------------------------------
@@ -249,10 +245,13 @@ class Declaration(NamedTuple):
         plain = flat(SessionSpec(name=spec.name).data())
         classes: dict[Effect, list[tuple[str, Any]]] = {"replace": [], "restart": [], "in-place": []}
         for path, value in sorted(flat(data).items()):
-            if path not in _UNHASHED and plain.get(path) != value:
+            if plain.get(path) != value:
                 classes[effect_of(path)].append((path, value))
-        hashes = [hashlib.sha256(json.dumps([NORMALISER, c], sort_keys=True).encode()).hexdigest() for c in classes.values()]
-        return cls(Digests(*hashes), data)
+        replace, restart, in_place = (
+            hashlib.sha256(json.dumps([NORMALISER, fields], sort_keys=True).encode()).hexdigest()
+            for fields in classes.values()
+        )
+        return cls(Digests(replace, restart, in_place), data)
 
 
 # --- what is -----------------------------------------------------------------------------------
@@ -321,6 +320,8 @@ class Observed:
     """Why this is not what was last written, in the backend's words; empty when it is."""
     busy: bool | None = None
     """Whether processes beside its init run; None: not looked (see `Backend.observe`)."""
+    clashes: tuple[str, ...] = ()
+    """Injected files that both the agent and the manifest changed: they were not written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,4 +389,8 @@ class World:
     """Backends that could not be asked, and why."""
     refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Per declared session, what its backend or its workspace cannot do here."""
+    bases: Mapping[str, str] = field(default_factory=dict)
+    """Per declared session that must be made: the commit its base is now."""
+    homes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Per session asked about: the first few files of its home that only it has."""
     now: float = 0.0

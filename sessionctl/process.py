@@ -7,13 +7,19 @@ named by a line that can be pasted into a shell.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
+import selectors
 import shlex
 import signal
 import subprocess
+import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from sessionctl.errors import CommandError
 
@@ -27,6 +33,9 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key in _KEPT or key.startswith("LC_")}
     kept.setdefault("PATH", os.defpath)
     return {**kept, **(extra or {})}
+
+
+PIPE = subprocess.PIPE
 
 
 class Completed(NamedTuple):
@@ -73,8 +82,7 @@ def run(
             env=dict(env) if env is not None else environment(),
             input=input,
             stdin=(stdin if stdin is not None else subprocess.DEVNULL) if input is None else None,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=timeout,
             pass_fds=tuple(pass_fds),
             check=False,
@@ -138,4 +146,129 @@ def spawn(
         raise CommandError(f"{argv[0]} cannot be run: {error.strerror}", hint=f"try: {line(argv, cwd)}") from error
 
 
-PIPE = subprocess.PIPE
+# --- a program in the foreground ---------------------------------------------------------------
+
+
+class Relayed(NamedTuple):
+    """A program that ran in the foreground and has ended."""
+
+    code: int
+    """Exit code; 128+n when signal n ended it; 124 when time ran out."""
+    stdout: bytes
+    """The last `keep` bytes of what it wrote there."""
+    stderr: bytes
+    truncated: bool
+    """Whether it wrote more than is kept."""
+    timed_out: bool
+
+
+TIMED_OUT = 124
+_GRACE = 5.0
+"""Seconds between asking a program that ran out of time to end, and ending it."""
+
+
+def relay(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    timeout: float | None = None,
+    keep: int,
+    show: bool = True,
+) -> Relayed:
+    """Runs `argv` on our own standard input; its output is passed on as it comes (with `show`) and its tail kept.
+
+    Returns when the program ends, even if something it left behind still holds its output open:
+    what that writes later goes nowhere, and does not end it. SIGINT, SIGTERM and SIGHUP that reach
+    us are passed on to it; it decides when to end.
+    """
+    tails = {1: bytearray(), 2: bytearray()}
+    truncated = False
+    with spawn(argv, env=env, stdin=sys.stdin.fileno() if sys.stdin else None, stdout=PIPE, stderr=PIPE) as child:
+        assert child.stdout is not None and child.stderr is not None
+        pidfd = os.pidfd_open(child.pid)
+        streams = {child.stdout.fileno(): 1, child.stderr.fileno(): 2}
+        deadline = time.monotonic() + timeout if timeout is not None else None
+        timed_out = ended = False
+        with _passing_on(child.pid), selectors.DefaultSelector() as selector:
+            for fd in (pidfd, *streams):
+                os.set_blocking(fd, False)
+                selector.register(fd, selectors.EVENT_READ)
+            while not ended:
+                wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+                ready = [key.fd for key, _ in selector.select(wait)]
+                if not ready and deadline is not None:
+                    child.kill() if timed_out else child.terminate()
+                    timed_out, deadline = True, time.monotonic() + _GRACE
+                ended = pidfd in ready
+                # What it wrote before it ended is in the pipes already: read them dry, once.
+                for fd in list(streams) if ended else ready:
+                    if fd == pidfd:
+                        continue
+                    stream = streams[fd]
+                    while chunk := _some(fd):
+                        if show:
+                            _write(stream, chunk)
+                        tails[stream] += chunk
+                        truncated |= len(tails[stream]) > keep
+                        del tails[stream][:-keep]
+                        if not ended:
+                            break
+                    if chunk == b"":
+                        selector.unregister(fd)
+                        del streams[fd]
+        os.close(pidfd)
+        code = shell_code(child.wait())
+        for fd in streams:
+            _drain(fd)
+    return Relayed(TIMED_OUT if timed_out else code, bytes(tails[1]), bytes(tails[2]), truncated, timed_out)
+
+
+def _drain(fd: int) -> None:
+    """Leaves a reader behind for as long as somebody inside holds the pipe: a broken one would end a
+    server at the next line it logs."""
+    os.set_blocking(fd, True)
+    null = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
+    files = [(os.POSIX_SPAWN_DUP2, fd, 0), null, (os.POSIX_SPAWN_DUP2, 1, 2)]
+    os.posix_spawnp("cat", ["cat"], {"PATH": os.defpath}, file_actions=files, setsid=True)
+
+
+def _some(fd: int) -> bytes | None:
+    try:
+        return os.read(fd, 65536)
+    except BlockingIOError:
+        return None
+
+
+def _write(stream: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(stream, view) :]
+        except BlockingIOError:
+            select.select((), (stream,), ())
+        except BrokenPipeError:
+            return  # who reads us has gone (`| head`): the program inside is not to suffer from it
+
+
+class _passing_on:
+    """While entered, signals that would end us are passed on to `pid`."""
+
+    _signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def __enter__(self) -> None:
+        self.before: list[Any] = []
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python gives signals to its main thread only
+
+        def pass_on(number: int, frame: object) -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+        self.before = [signal.signal(number, pass_on) for number in self._signals]
+
+    def __exit__(self, *exc: object) -> None:
+        for number, before in zip(self._signals, self.before, strict=False):
+            signal.signal(number, before)

@@ -67,8 +67,8 @@ class Backend(Protocol):
         Empty when it can. Never raises, changes nothing.
         """
 
-    def observe(self, *, deep: bool = False) -> Sequence[Observed]:
-        """Everything that bears the project's mark, half-made things too.
+    def observe(self, *, session: str | None = None, deep: bool = False) -> Sequence[Observed]:
+        """Everything that bears the project's mark, half-made things too; with `session`, of that one only.
 
         Read from the sandboxes. With `deep`, `Observed.busy` is looked at as well.
         Raises `BackendError` when it cannot look: not knowing is not the same as nothing there.

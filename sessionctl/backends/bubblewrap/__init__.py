@@ -1,0 +1,543 @@
+"""Sandboxes made by bubblewrap, on the host's own programs: no daemon, no image, no root.
+
+On disk, below the project's state directory::
+
+    sessions/<name>/home         the session's home, the agent's to write
+    sessions/<name>/lock         kept locked by the sandbox that has the session's files mounted
+    sessions/<name>/<id>/mark    what the sandbox was made of; written last, removed first
+    sessions/<name>/<id>/info    bwrap's own words on what it started; there while it may run
+    sessions/<name>/<id>/run     its pid 1, with the proof that it is the one
+    sessions/<name>/<id>/log     what bwrap complained about at the last start
+
+A sandbox is a directory with a mark. It runs when its pid 1 lives, and that is asked of the kernel
+each time. Nothing in <id> can be reached from inside.
+
+As root, bwrap and everything in a sandbox run as `OWNER`: a process of the host's uid 0 owns the
+kernel's settings, whatever namespaces and capabilities say (/proc/sys/kernel/core_pattern).
+
+This module may not decide what should exist or run, and may not remove a session's work or home.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sessionctl import beneath
+from sessionctl.backends import Command, Context, Frozen, Refusal
+from sessionctl.backends.bubblewrap import alive, launching, profile
+from sessionctl.backends.bubblewrap.alive import Life
+from sessionctl.errors import BackendError
+from sessionctl.model import (
+    Declaration,
+    Digests,
+    Effect,
+    Observed,
+    SessionSpec,
+    Workspace,
+    effect_of,
+    is_id,
+    is_name,
+    make_id,
+    require_name,
+)
+
+if TYPE_CHECKING:
+    from sessionctl.backends.bubblewrap.host import Finding
+
+# A thousand sandboxes are looked at for one `plan`; pathlib would be most of that:
+# ruff: noqa: PTH101, PTH102, PTH103, PTH108, PTH110, PTH118, PTH208
+
+OWNER = 300_000
+"""Host uid and gid of root's sandboxes: no account's."""
+
+_NAME = "bubblewrap"
+_FORM = 1
+"""Version of the mark's form."""
+_START_TIMEOUT = 30.0
+"""Seconds that mounting may take: a busy disk is no reason to fail, a hung one is."""
+
+
+class _Mark(NamedTuple):
+    """What a sandbox was made of."""
+
+    project: str
+    session: str
+    id: str
+    created_at: float
+    made_of: Declaration
+    workspace: Workspace
+    files: Mapping[str, str]
+    """Per injected file the SHA-256 of what was last written."""
+    clashes: tuple[str, ...]
+    form: int = _FORM
+
+    def dump(self) -> bytes:
+        data = {
+            **self._asdict(),
+            "made_of": {"digests": list(self.made_of.digests), "data": self.made_of.data},
+            "workspace": self.workspace.data(),
+        }
+        return json.dumps(data, indent=1).encode()
+
+    @classmethod
+    def load(cls, text: bytes) -> _Mark:
+        """`ValueError`, `KeyError` or `TypeError` when `text` is no mark."""
+        data = json.loads(text)
+        made_of = Declaration(Digests(*data["made_of"]["digests"]), data["made_of"]["data"])
+        workspace = Workspace.from_data(data["workspace"])
+        known = {**{name: data[name] for name in cls._fields}, "made_of": made_of, "workspace": workspace}
+        return cls(**{**known, "clashes": tuple(data["clashes"])})
+
+
+class Backend:
+    """The `sessionctl.backends.Backend` of bubblewrap."""
+
+    def __init__(self, context: Context) -> None:
+        self._project = context.project
+        self._directory = os.fspath(context.directory)
+        self._sessions = os.path.join(self._directory, "sessions")
+        self._machine = os.uname().machine
+
+    @property
+    def owner(self) -> tuple[int, int] | None:
+        return (OWNER, OWNER) if os.geteuid() == 0 else None
+
+    # --- what is there ---------------------------------------------------------------------------
+
+    def probe(self, spec: SessionSpec | None = None) -> Sequence[Refusal]:
+        """With `spec`, its fields alone, and nothing is tried; without, see `examine`."""
+        if spec is not None:
+            return _unsupported(spec)
+        return [Refusal(f.what, f.why, f.remedy) for f in self.examine() if not f.ok]
+
+    def examine(self) -> Sequence[Finding]:
+        """What the host needs to have, each with what was found. Tried once per process: some 20 ms."""
+        from sessionctl.backends.bubblewrap import host
+
+        return host.examine(self._directory, self.owner)
+
+    def observe(self, *, session: str | None = None, deep: bool = False) -> Sequence[Observed]:
+        boot = alive.boot_id()
+        try:
+            if session is not None:
+                names = [require_name(session)]
+            else:
+                with os.scandir(self._sessions) as entries:
+                    names = sorted(e.name for e in entries if is_name(e.name) and e.is_dir(follow_symlinks=False))
+            found = [observed for name in names for observed in self._observe_session(name, boot)]
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise BackendError(f"{error.filename or self._sessions} cannot be read: {error.strerror}") from error
+        return _with_busy(found) if deep else found
+
+    def _observe_session(self, name: str, boot: str) -> list[Observed]:
+        try:
+            names = os.listdir(self._session(name))
+        except FileNotFoundError:
+            return []  # removed meanwhile
+        ids = sorted(filter(is_id, names))
+        if not ids and ("work" in names or "home" in names):
+            return [Observed(name, "", _NAME, "partial")]
+        return [self._observe(name, id, boot) for id in ids]
+
+    def _observe(self, name: str, id: str, boot: str) -> Observed:
+        life = self._life(name, id, boot)
+        pid, started_at = (life.pid, life.started_at) if life else (None, None)
+        try:
+            mark = _Mark.load(_read(self._file(name, id, "mark")))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return Observed(name, id, _NAME, "partial", pid=pid, started_at=started_at)
+        return Observed(
+            session=name,
+            id=id,
+            backend=_NAME,
+            status="running" if life else "stopped",
+            made_of=mark.made_of,
+            workspace=mark.workspace,
+            pid=pid,
+            started_at=started_at,
+            drift=self._drift(mark, name, id),
+            clashes=mark.clashes,
+        )
+
+    def _drift(self, mark: _Mark, name: str, id: str) -> str:
+        if mark.form > _FORM:
+            return f"its mark was written by a later release (form {mark.form}, this one knows {_FORM})"
+        for what, says, place in (
+            ("project", mark.project, self._project),
+            ("session", mark.session, name),
+            ("sandbox", mark.id, id),
+        ):
+            if says != place:
+                return f"its mark says {what} {says!a}, and it stands where {what} {place!a} belongs"
+        return ""
+
+    def _life(self, name: str, id: str, boot: str) -> Life | None:
+        """The life of a sandbox that is whole: one that is still being set up must not be entered."""
+        life = self._pid1(name, id, boot)
+        return life if life and (os.path.exists(self._file(name, id, "run")) or alive.is_init(life.pid)) else None
+
+    def _pid1(self, name: str, id: str, boot: str) -> Life | None:
+        """The life of a sandbox's first process, whole or still being set up; None when there is none."""
+        try:
+            life = Life(*json.loads(_read(self._file(name, id, "run"))))
+            return life if alive.is_lived(life, boot) else None
+        except (FileNotFoundError, ValueError, TypeError):
+            pass
+        try:
+            info = _read(self._file(name, id, "info"))
+        except FileNotFoundError:
+            return None
+        # Whoever started it was killed before it could write down what it had started.
+        pid = alive.keeper(self._lock(name))
+        return alive.life_of(pid, boot) if pid is not None and _child_pid(info) in (None, pid) else None
+
+    # --- what is changed -------------------------------------------------------------------------
+
+    def create(self, spec: SessionSpec, workspace: Workspace, base: Frozen | None = None) -> Observed:
+        if base is not None:
+            raise BackendError("bubblewrap cannot restore or fork a sandbox yet")
+        name = require_name(spec.name)
+        declaration = Declaration.of(spec)
+        boot = alive.boot_id()
+        self._make_directories(name)
+        last: Observed | None = None
+        for observed in self._observe_session(name, boot):
+            if observed.made_of is not None and not observed.drift:
+                if observed.made_of.digests.replace == declaration.digests.replace:
+                    return observed
+                last = observed
+        before = self._load(last) if last else None
+        written = self._inject(name, declaration, before)
+        id = make_id(time.strftime("%Y%m%dT%H%M%S", time.gmtime()), os.urandom(4))
+        os.mkdir(os.path.join(self._session(name), id), 0o700)
+        mark = _Mark(self._project, name, id, time.time(), declaration, workspace, *written)
+        beneath.publish(self._file(name, id, "mark"), mark.dump())
+        return self._observe(name, id, boot)
+
+    def update(self, target: Observed, spec: SessionSpec) -> Observed:
+        mark = self._load(target)
+        boot = alive.boot_id()
+        effects: set[Effect] = {"in-place"} if self._life(target.session, target.id, boot) else {"in-place", "restart"}
+        declaration = Declaration.of(SessionSpec.from_data(_merged(mark.made_of.data, spec.data(), effects)))
+        files, clashes = self._inject(target.session, declaration, mark)
+        mark = mark._replace(made_of=declaration, files=files, clashes=clashes)
+        beneath.publish(self._file(target.session, target.id, "mark"), mark.dump())
+        return self._observe(target.session, target.id, boot)
+
+    def start(self, target: Observed) -> Observed:
+        mark = self._load(target)
+        boot = alive.boot_id()
+        life = self._life(target.session, target.id, boot)
+        if life is None:
+            with self._locked(target.session) as lock:
+                self._forget_life(target.session, target.id)
+                life = self._spawn(mark, lock, boot)
+        if not os.path.exists(self._file(target.session, target.id, "run")):
+            # Not synced: it is worth nothing after a power cut, and cut short it is as if it were not there.
+            _write(self._file(target.session, target.id, "run"), json.dumps(life).encode())
+        return self._observe(target.session, target.id, boot)
+
+    def stop(self, target: Observed) -> None:
+        name, id = self._require_place(target)
+        life = self._pid1(name, id, alive.boot_id())
+        if life is not None:
+            alive.end(life.pid, life.start)
+        self._forget_life(name, id)
+
+    def remove(self, target: Observed) -> None:
+        if not target.id:
+            return  # only the session's own files are there, and they are not ours
+        name, id = self._require_place(target)
+        observed = self._observe(name, id, alive.boot_id())
+        if observed.status == "running":
+            raise BackendError(f"sandbox {id} of session {name} is running", hint=f"sessionctl stop {name}")
+        self.stop(observed)  # a partial one is nobody's: nothing that still runs in it may stay behind
+        with suppress(FileNotFoundError):
+            os.unlink(self._file(name, id, "mark"))
+        try:
+            beneath.remove_tree(os.path.join(self._session(name), id))
+        except OSError as error:
+            raise BackendError(f"{error.filename} cannot be removed: {error.strerror}") from error
+
+    def command(
+        self,
+        target: Observed,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        tty: bool = False,
+        inspect: bool = False,
+    ) -> Command:
+        if not argv:
+            raise BackendError("there is no command to run")
+        mark = self._load(target)
+        if inspect:
+            return self._inspection(mark, argv, env or {})
+        life = self._life(target.session, target.id, alive.boot_id())
+        if life is None:
+            raise BackendError(f"session {target.session} is not running", hint=f"sessionctl start {target.session}")
+        terminal = {"TERM": os.environ.get("TERM", "xterm-256color")} if tty else {}
+        variables = {**profile.environment(), **terminal, **mark.made_of.data["env"], **(env or {})}
+        return launching.entering(
+            argv, variables, life.pid, life.start, tty=tty, machine=self._machine, owner=self.owner
+        )
+
+    # --- how -------------------------------------------------------------------------------------
+
+    def _spawn(self, mark: _Mark, lock: int, boot: str) -> Life:
+        """Starts bwrap, and returns when its pid 1 has become our init, which holds `lock` from then on.
+
+        bwrap itself only waits then: it is ended, so that nobody has to reap it later.
+        """
+        from sessionctl import process
+        from sessionctl.backends.bubblewrap import host
+
+        session = self._session(mark.session)
+        home, bwrap = os.path.join(session, "home"), host.locate()
+        sources = self._sources(mark, bwrap)
+        words = profile.session(
+            mark.session,
+            profile.move(home, sources),
+            profile.moved(mark.workspace, sources),
+            host.layout(),
+            self._machine,
+        )
+        fresh = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        with _Descriptors() as fds:
+            info = fds.keep(os.open(self._file(mark.session, mark.id, "info"), fresh, 0o600))
+            log = fds.keep(os.open(self._file(mark.session, mark.id, "log"), fresh, 0o600))
+            ready, says_ready = map(fds.keep, os.pipe())
+            data = [fds.keep(_descriptor(word)) for word in words if isinstance(word, bytes)]
+            numbers = map(str, data)
+            plain = [next(numbers) if isinstance(word, bytes) else word for word in words]
+            command = launching.starting(bwrap, ["--info-fd", str(info), *plain], sources, self.owner)
+            child = process.spawn(
+                command.argv,
+                env=command.env,
+                stdout=says_ready,
+                stderr=log,
+                pass_fds=[lock, info, *data],
+                new_session=True,
+            )
+            try:
+                os.close(fds.release(says_ready))
+                if not _said_ready(ready, _START_TIMEOUT):
+                    raise BackendError(f"the sandbox of {mark.session} did not start: {_said(log)}")
+                return self._require_isolated(_child_pid(_read_fd(info)), boot)
+            except BaseException:
+                child.kill()
+                pid = alive.keeper(self._lock(mark.session))
+                if pid is not None and (start := alive.start_of(pid)) is not None:
+                    alive.end(pid, start)
+                raise
+            finally:
+                child.kill()
+                child.wait()
+
+    def _require_isolated(self, pid: int | None, boot: str) -> Life:
+        life = alive.life_of(pid, boot) if pid is not None else None
+        if pid is None or life is None or not alive.is_init(pid):
+            raise BackendError("the sandbox ended as soon as it was started")
+        if shared := alive.shared_spaces(pid):
+            raise BackendError(f"bwrap did not isolate the sandbox from the host: {', '.join(shared)} shared")
+        return life
+
+    def _inspection(self, mark: _Mark, argv: Sequence[str], env: Mapping[str, str]) -> Command:
+        from sessionctl.backends.bubblewrap import host
+
+        bwrap = host.locate()
+        sources = self._sources(mark, bwrap)
+        workspace = profile.moved(mark.workspace, sources)
+        words = profile.inspection(argv, env, workspace, host.layout(), self._machine)
+        return launching.watching(bwrap, words, sources, self.owner)
+
+    def _sources(self, mark: _Mark, bwrap: str) -> list[str]:
+        """What launch.py must put where the sandboxes' user reaches it; nothing when we are that user."""
+        if not self.owner:
+            return []
+        from sessionctl.backends.bubblewrap import host
+
+        used = [mark.workspace.upper, *mark.workspace.lower, *(mount.source for mount in mark.workspace.mounts)]
+        inside = self._session(mark.session)
+        return [inside, host.home_of(bwrap), *(path for path in used if not path.startswith(f"{inside}/"))]
+
+    def _inject(
+        self, name: str, declaration: Declaration, before: _Mark | None
+    ) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        """Writes the declared files into the home; what was last written of them, and what clashes."""
+        files = declaration.data["files"]
+        if not files and before is None:
+            return {}, ()
+        from sessionctl.backends.bubblewrap import injected
+
+        home = os.path.join(self._session(name), "home")
+        then = before.made_of.spec.files if before else ()
+        return injected.write(home, declaration.spec.files, then, before.files if before else {}, self.owner)
+
+    def _make_directories(self, name: str) -> None:
+        session = self._session(name)
+        os.makedirs(self._directory, 0o700, exist_ok=True)
+        for path in (self._sessions, session, os.path.join(session, "home")):
+            with suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+                if self.owner and path.endswith("/home"):
+                    os.chown(path, *self.owner)
+        if self.owner:
+            os.chmod(session, 0o711)  # its user passes through, to work and home
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[int]:
+        """The session's lock, held by us; and after us by every process that it was passed on to."""
+        fd = os.open(self._lock(name), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield fd
+        except BlockingIOError:
+            raise BackendError(
+                f"the files of session {name} are in use by another sandbox, or one that is being started",
+                hint=f"sessionctl stop {name}",
+            ) from None
+        finally:
+            os.close(fd)
+
+    def _forget_life(self, name: str, id: str) -> None:
+        for file in ("run", "info"):
+            with suppress(FileNotFoundError):
+                os.unlink(self._file(name, id, file))
+
+    def _load(self, target: Observed) -> _Mark:
+        name, id = self._require_place(target)
+        try:
+            return _Mark.load(_read(self._file(name, id, "mark")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BackendError(f"session {name} has no ready sandbox {id}", hint="sessionctl apply") from error
+
+    def _require_place(self, target: Observed) -> tuple[str, str]:
+        if not is_id(target.id):
+            raise BackendError(f"session {target.session} has no sandbox", hint="sessionctl apply")
+        return require_name(target.session), target.id
+
+    def _session(self, name: str) -> str:
+        return f"{self._sessions}/{name}"
+
+    def _lock(self, name: str) -> str:
+        return f"{self._sessions}/{name}/lock"
+
+    def _file(self, name: str, id: str, file: str) -> str:
+        return f"{self._sessions}/{name}/{id}/{file}"
+
+
+def _unsupported(spec: SessionSpec) -> list[Refusal]:
+    refusals = []
+    if spec.image != "host":
+        refusals.append(Refusal("image", f"bubblewrap cannot use {spec.image!a} yet", 'image = "host"'))
+    if spec.network != "none":
+        refusals.append(
+            Refusal("network", f"bubblewrap cannot give {spec.network!a} yet", 'network = { mode = "none" }')
+        )
+    return refusals
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any], effects: set[Effect], prefix: str = "") -> dict[str, Any]:
+    """`new` in the fields whose change costs one of `effects`, `old` in the others."""
+    return {
+        key: _merged(old[key], value, effects, "workspace.")
+        if key == "workspace"
+        else (value if key == "name" or effect_of(prefix + key) in effects else old[key])
+        for key, value in new.items()
+    }
+
+
+def _with_busy(found: Sequence[Observed]) -> list[Observed]:
+    from dataclasses import replace
+
+    populations = alive.populations()
+    spaces = [alive.pid_namespace(observed.pid) if observed.pid else "" for observed in found]
+    return [
+        replace(observed, busy=populations.get(space, 0) > 1) if space else observed
+        for observed, space in zip(found, spaces, strict=True)
+    ]
+
+
+class _Descriptors:
+    """Descriptors that are closed together."""
+
+    def __init__(self) -> None:
+        self._open: list[int] = []
+
+    def __enter__(self) -> _Descriptors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in self._open:
+            os.close(fd)
+
+    def keep(self, fd: int) -> int:
+        self._open.append(fd)
+        return fd
+
+    def release(self, fd: int) -> int:
+        self._open.remove(fd)
+        return fd
+
+
+def _descriptor(content: bytes) -> int:
+    fd = os.memfd_create("data")
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _said_ready(fd: int, timeout: float) -> bool:
+    """Whether our init wrote its byte within `timeout` seconds; False also when all writers ended."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000)) and os.read(fd, 1) != b""
+
+
+def _said(log: int) -> str:
+    """The last lines of bwrap's complaints, for a person."""
+    lines = _read_fd(log).decode("utf-8", "backslashreplace").strip().splitlines()[-5:]
+    return "\n  ".join(lines) or f"it was not ready within {_START_TIMEOUT:g} s"
+
+
+def _child_pid(info: bytes) -> int | None:
+    """The pid in what bwrap wrote; None when it did not come to write all of it."""
+    try:
+        return int(json.loads(info)["child-pid"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return _read_fd(fd)
+    finally:
+        os.close(fd)
+
+
+def _write(path: str, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+
+
+def _read_fd(fd: int) -> bytes:
+    os.lseek(fd, 0, os.SEEK_SET)
+    parts = []
+    while part := os.read(fd, 1 << 16):
+        parts.append(part)
+    return b"".join(parts)

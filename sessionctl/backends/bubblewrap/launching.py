@@ -1,0 +1,66 @@
+"""The commands that run our two scripts, entry.py and launch.py: what goes in argv, what in the environment.
+
+Argv can be read by every user of the host, the environment by its owner only. Nothing of the
+caller's environment is passed on: what is meant for a sandbox must not act on the scripts. This
+module may not do I/O.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from sessionctl.backends import Command
+from sessionctl.backends.bubblewrap import elf, profile, seccomp
+from sessionctl.model import HOME, WORKSPACE
+
+# ruff: noqa: PTH100, PTH118, PTH120 - a path is all that is made here
+
+Owner = tuple[int, int] | None
+"""The uid and gid to become first; None: to stay who we are."""
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def entering(
+    argv: Sequence[str], env: Mapping[str, str], pid: int, start: int, *, tty: bool, machine: str, owner: Owner
+) -> Command:
+    """Runs `argv` in the sandbox whose pid 1 is `pid`, with `env` as its whole environment."""
+    helper = {
+        "PID": f"{pid} {start}",
+        "FILTER": seccomp.program(machine).hex(),
+        "LAUNCHER": elf.executable(machine, "launch").hex(),
+        "PLACES": f"{WORKSPACE}:{HOME}",
+        **({"TTY": "1"} if tty else {}),
+        **_identity(owner),
+        **{f"_{name}": value for name, value in env.items()},
+    }
+    return Command((*_script("entry.py"), *argv), helper)
+
+
+def watching(bwrap: str, words: Sequence[profile.Word], sources: Sequence[str], owner: Owner) -> Command:
+    """Runs bwrap with `words`, which may hold data, and ends with the code of the program inside."""
+    data = {f"DATA_{n}": word.hex() for n, word in enumerate(words, start=1) if isinstance(word, bytes)}
+    plain = ("" if isinstance(word, bytes) else word for word in words)
+    argv = (*_script("launch.py"), profile.move(bwrap, sources), *plain)
+    return Command(argv, {"WATCH": "1", **_offer(sources, owner), **data})
+
+
+def starting(bwrap: str, words: Sequence[str], sources: Sequence[str], owner: Owner) -> Command:
+    """Runs bwrap with `words`: by way of launch.py where bwrap must not run as who we are."""
+    script = _script("launch.py") if owner else ()
+    return Command((*script, profile.move(bwrap, sources), *words), _offer(sources, owner))
+
+
+def _offer(sources: Sequence[str], owner: Owner) -> dict[str, str]:
+    return {**_identity(owner), **{f"SOURCE_{n}": source for n, source in enumerate(sources)}}
+
+
+def _identity(owner: Owner) -> dict[str, str]:
+    return {"OWNER": f"{owner[0]} {owner[1]}"} if owner else {}
+
+
+def _script(name: str) -> tuple[str, ...]:
+    # -I: no directory of the caller's is imported from; -S: no site, which would double the time.
+    return (sys.executable, "-I", "-S", os.path.join(_HERE, name), "--")

@@ -1,0 +1,196 @@
+"""What a sandbox consists of: bwrap's arguments as plain data.
+
+A word that is bytes stands for the number of a descriptor that holds these bytes: whoever runs
+bwrap makes the descriptor. Nothing secret may be among the words: any user of the host can read
+them. This module may not do I/O; what it says depends on its arguments only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from sessionctl.backends.bubblewrap import elf, seccomp
+from sessionctl.errors import BackendError
+from sessionctl.model import HOME, WORKSPACE, Mount, Workspace
+
+Word = str | bytes
+
+UID = 1000
+USER = "agent"
+INTERNAL = "/.sessionctl"
+INIT = f"{INTERNAL}/init"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_ISOLATION = (
+    *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+    *("--disable-userns", "--uid", str(UID), "--gid", str(UID), "--cap-drop", "ALL"),
+    *("--new-session", "--as-pid-1", "--clearenv"),
+)
+# Not --unshare-all: it goes on without a user namespace where there are none. As pid 1 bwrap's own
+# reaper would show the host's bwrap in /proc/1/exe, to be chmod'ed by the agent if the user owns it.
+
+_HOST_ETC = (
+    *("alternatives", "ca-certificates", "crypto-policies", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
+    *("localtime", "pki", "ssl"),
+)
+_OVERLAY_OPTIONS = 3900
+# mount(2) cuts the options of a file system at 4,096 bytes without a word: a path cut short could be another one.
+
+
+class Layout(NamedTuple):
+    """How the host's root directory reaches its programs, which live in /usr."""
+
+    links: tuple[tuple[str, str], ...]
+    """Symbolic links of the root directory (merged /usr): target and path."""
+    directories: tuple[str, ...]
+    """Directories that stand beside /usr where it is not merged."""
+
+
+def environment(home: str = HOME) -> dict[str, str]:
+    """What every program in a sandbox starts from."""
+    return {"PATH": PATH, "HOME": home, "USER": USER, "LOGNAME": USER, "LANG": "C.UTF-8"}
+
+
+def session(
+    name: str, home: str, workspace: Workspace, layout: Layout, machine: str, program: Sequence[str] = (INIT,)
+) -> list[Word]:
+    """The sandbox of session `name`: `home` and `workspace` writable, all else read-only or its own."""
+    return [
+        *_ISOLATION,
+        *("--hostname", name),
+        *("--seccomp", seccomp.program(machine)),
+        *_image(layout),
+        *_etc(name),
+        *_kernel_mounts(),
+        *("--bind", home, HOME),
+        *_workspace(workspace),
+        *_mounts(workspace),
+        *("--perms", "0555", "--file", elf.executable(machine, "init"), INIT),
+        *_sealed_root(),
+        *("--", *program),
+    ]
+
+
+def inspection(
+    argv: Sequence[str], env: Mapping[str, str], workspace: Workspace, layout: Layout, machine: str
+) -> list[Word]:
+    """A sandbox that lives as long as `argv` runs in it and sees `workspace`, read-only.
+
+    With lower layers, the lowest is at ``/.sessionctl/base`` too. The home is not there.
+    A shell is pid 1: it tells 126, 127 and signals apart as shells do, and is a file of the host's
+    /usr, seen read-only.
+    """
+    variables = {**environment("/tmp"), **env}
+    return [
+        *_ISOLATION,
+        "--die-with-parent",
+        *("--hostname", "inspection"),
+        *("--seccomp", seccomp.program(machine)),
+        *_image(layout),
+        *_etc("inspection"),
+        *_kernel_mounts(),
+        *_read_only(workspace),
+        *_mounts(workspace),
+        *_sealed_root(),
+        *(word for name, value in variables.items() for word in ("--setenv", name, value)),
+        *("--", "/bin/sh", "-c", '"$@"; exit $?', "sessionctl", *argv),
+    ]
+
+
+def moved(workspace: Workspace, sources: Sequence[str]) -> Workspace:
+    """`workspace` as it is found where the n-th of `sources` is mounted at ``/run/<n>`` (see launch.py)."""
+    return Workspace(
+        upper=move(workspace.upper, sources),
+        lower=tuple(move(path, sources) for path in workspace.lower),
+        scratch=move(workspace.scratch, sources),
+        mounts=tuple(Mount(move(mount.source, sources), mount.path, mount.writable) for mount in workspace.mounts),
+        commit=workspace.commit,
+    )
+
+
+def move(path: str, sources: Sequence[str]) -> str:
+    """`path` below the first of `sources` that holds it, when that is mounted at ``/run/<n>``."""
+    for number, source in enumerate(sources):
+        if path == source or path.startswith(f"{source}/"):
+            return f"/run/{number}{path[len(source) :]}"
+    return path
+
+
+def _image(layout: Layout) -> list[Word]:
+    """The host's programs, and what of its /etc they need to work. Not its root: that holds homes and sockets."""
+    return [
+        *("--tmpfs", "/", "--ro-bind", "/usr", "/usr"),
+        # Made for a file or a mount below them, they would be for the agent's uid only.
+        *(word for path in ("/etc", "/home", "/var", INTERNAL) for word in ("--perms", "0755", "--dir", path)),
+        *(word for target, path in layout.links for word in ("--symlink", target, path)),
+        *(word for path in layout.directories for word in ("--ro-bind", path, path)),
+        *(word for name in _HOST_ETC for word in ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")),
+    ]
+
+
+def _etc(name: str) -> list[Word]:
+    files = {
+        "passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\n{USER}:x:{UID}:{UID}:{name}:{HOME}:/bin/sh\n"
+        "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+        "group": f"root:x:0:\n{USER}:x:{UID}:\nnogroup:x:65534:\n",
+        "hostname": f"{name}\n",
+        "hosts": f"127.0.0.1 localhost {name}\n::1 localhost\n",
+        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+        "resolv.conf": "",
+        # A workspace's worktrees and borrowed objects lie outside: what is not seen must not be pruned.
+        "gitconfig": f"[user]\n\tname = {name}\n\temail = {name}@sessionctl.invalid\n"
+        f"[safe]\n\tdirectory = {WORKSPACE}\n[init]\n\tdefaultBranch = main\n"
+        "[gc]\n\tauto = 0\n\tworktreePruneExpire = never\n",
+    }
+    return [
+        word for file, text in files.items() for word in ("--perms", "0644", "--file", text.encode(), f"/etc/{file}")
+    ]
+
+
+def _kernel_mounts() -> list[Word]:
+    return [
+        *("--proc", "/proc", "--dev", "/dev"),
+        *("--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp"),
+        *("--perms", "1777", "--tmpfs", "/var/tmp", "--perms", "0755", "--tmpfs", "/run"),
+    ]
+
+
+def _workspace(workspace: Workspace) -> list[Word]:
+    if not workspace.lower:
+        return ["--bind", workspace.upper, WORKSPACE]
+    _require_short([*workspace.lower, workspace.upper, workspace.scratch])
+    return [*_sources(workspace.lower), "--overlay", workspace.upper, workspace.scratch, WORKSPACE]
+
+
+def _read_only(workspace: Workspace) -> list[Word]:
+    if not workspace.lower:
+        return ["--ro-bind", workspace.upper, WORKSPACE]
+    layers = [*workspace.lower, workspace.upper]
+    _require_short(layers)
+    base = ["--ro-bind", workspace.lower[0], f"{INTERNAL}/base"]
+    return [*_sources(layers), "--ro-overlay", WORKSPACE, *base]
+
+
+def _sources(layers: Sequence[str]) -> list[Word]:
+    return [word for layer in layers for word in ("--overlay-src", layer)]
+
+
+def _require_short(paths: Sequence[str]) -> None:
+    # bwrap puts "/oldroot" before each, and a backslash before what overlayfs would take for a separator.
+    size = sum(len(path.encode()) + 9 + sum(path.count(special) for special in "\\:,") for path in paths)
+    if size > _OVERLAY_OPTIONS:
+        raise BackendError(
+            f"the paths of the workspace's {len(paths)} layers have {size} bytes, more than {_OVERLAY_OPTIONS}",
+            hint="use a state directory with a shorter path",
+        )
+
+
+def _mounts(workspace: Workspace) -> list[Word]:
+    options = {False: "--ro-bind", True: "--bind"}
+    return [word for mount in workspace.mounts for word in (options[mount.writable], mount.source, mount.path)]
+
+
+def _sealed_root() -> list[Word]:
+    """What is left of the root, and /dev, read-only: an agent may put nothing at paths that we use ourselves."""
+    return ["--remount-ro", "/", "--remount-ro", "/dev", "--chdir", "/"]

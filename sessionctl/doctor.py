@@ -1,0 +1,59 @@
+"""What this machine and this repository need for sessions, looked at one by one. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sessionctl import git, process
+from sessionctl.app import DEFAULT_BACKEND, Check
+from sessionctl.errors import SessionctlError
+
+if TYPE_CHECKING:
+    from sessionctl.app import Project
+
+GIT = (2, 39)
+"""The oldest git that everything here was run with."""
+
+
+def checks(project: Project) -> list[Check]:
+    """Every check in the order in which a person would mend them."""
+    return list(_checks(project))
+
+
+def _checks(project: Project) -> Iterator[Check]:
+    yield _git()
+    yield Check(True, "repository", project.repository.root, "")
+    backends = {DEFAULT_BACKEND}
+    try:
+        backends |= {declaration.data["backend"] for declaration in project.declared.values()}
+        yield Check(True, "manifest", f"{project.file}: {len(project.declared)} sessions", "")
+    except SessionctlError as error:
+        yield Check(False, "manifest", str(error), error.hint)
+    try:
+        count = len(project.store.records())
+        yield Check(True, "state directory", f"{project.directory}: {count} records", "")
+    except SessionctlError as error:
+        yield Check(False, "state directory", str(error), error.hint)
+    for name in sorted(backends):
+        yield from _backend(project, name)
+
+
+def _git() -> Check:
+    try:
+        said = process.run(("git", "--version")).text()
+    except SessionctlError as error:
+        return Check(False, "git", str(error), "install git")
+    version = tuple(int(part) for part in said.split()[2].split(".")[:2] if part.isdecimal())
+    wanted = ".".join(map(str, GIT))
+    return Check(version >= GIT, "git", git.printable(said), f"install git {wanted} or later")
+
+
+def _backend(project: Project, name: str) -> Iterator[Check]:
+    try:
+        backend = project.backend(name)
+    except SessionctlError as error:
+        yield Check(False, f"backend {name}", str(error), error.hint)
+        return
+    for finding in backend.examine():
+        yield Check(finding.ok, f"{name}: {finding.what}", finding.found, finding.remedy)

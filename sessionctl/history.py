@@ -1,0 +1,165 @@
+"""What git says of each session, and keeping it.
+
+Looks as little as the question needs: HEAD and refs are read as files; whatever needs git runs in an
+inspection sandbox, and only when what was read last no longer holds. Decides nothing about sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Literal
+
+from sessionctl import beneath, git, process, workspace
+from sessionctl.backends import Backend
+from sessionctl.errors import GitError, SessionctlError
+from sessionctl.model import GitState, Observed, Record
+
+Depth = Literal["head", "counts", "changes", "full"]
+"""How far to look: branch and commit, as files · also ahead, behind and unpushed, if they moved ·
+also dirty, if a file changed · everything anew."""
+
+_INSPECTION = 120.0
+"""Seconds that git may take inside; an agent can make a repository that takes for ever."""
+
+
+class Reader:
+    """Reads the git state of sessions against one state of the host repository."""
+
+    def __init__(
+        self, repository: git.Repository, backend: Callable[[str], Backend], clock: Callable[[], float]
+    ) -> None:
+        self._repository = repository
+        self._backend = backend
+        self._clock = clock
+
+    @cached_property
+    def _refs(self) -> git.HostRefs:
+        return git.host_refs(self._repository)
+
+    def look(self, observed: Observed, record: Record | None, depth: Depth) -> GitState:
+        """The git state of the session in `observed`; what was not looked at again is as in `record`, if it still holds."""
+        known = record.git if record is not None else GitState()
+        stands_on = observed.workspace
+        if stands_on is None:
+            return GitState(error="its sandbox is not whole")
+        if not stands_on.commit:
+            return self._without_git(stands_on.upper, known, depth)
+        head = git.read_head(workspace.layers(stands_on))
+        if head.error:
+            return GitState(error=head.error)
+        state = replace(known, branch=head.branch, commit=head.commit, error="")
+        if head.commit != known.commit:
+            state = replace(state, ahead=None, behind=None, unpushed=None)
+        if depth in ("counts", "changes", "full"):
+            state = self._count(observed, state, stands_on.commit, again=depth == "full")
+        if depth in ("changes", "full"):
+            state = self._changes(observed, state, stands_on.upper, again=depth == "full")
+        return state
+
+    def born(self, observed: Observed) -> GitState:
+        """The git state of a session that was just made, and in which nothing has run yet."""
+        stands_on = observed.workspace
+        if stands_on is None or not stands_on.commit:
+            return GitState()
+        head = git.read_head(workspace.layers(stands_on))
+        tip = self.base_tip(observed)
+        behind = 0 if tip == stands_on.commit else None
+        against = self._against(tip) if behind == 0 else ""
+        state = replace(head, ahead=0, behind=behind, unpushed=0, against=against)
+        if observed.made_of is None or observed.made_of.data["workspace"]["include"]:
+            return state
+        return replace(state, dirty=False, seen=workspace.fingerprint(stands_on.upper), dirty_at=self._clock())
+
+    def base_tip(self, observed: Observed) -> str | None:
+        """The commit at which the declared base of the session is now; None when the host has no such ref."""
+        declared = observed.made_of.data["workspace"]["base"] if observed.made_of is not None else ""
+        if not declared:
+            return git.host_head(self._repository, self._refs.tips)[1]
+        candidates = (declared, f"refs/heads/{declared}", f"refs/tags/{declared}", f"refs/remotes/{declared}")
+        return next((self._refs.tips[ref] for ref in candidates if ref in self._refs.tips), None)
+
+    def inside(self, observed: Observed) -> git.Inside:
+        """Runs a program in the inspection sandbox of `observed`."""
+        backend = self._backend(observed.backend)
+
+        def run(argv: Sequence[str], stdin: bytes) -> process.Completed:
+            command = backend.command(observed, argv, inspect=True)
+            return process.run(command.argv, env=command.env, input=stdin, timeout=_INSPECTION, check=False)
+
+        return run
+
+    def _count(self, observed: Observed, state: GitState, base: str, *, again: bool) -> GitState:
+        tip = self.base_tip(observed)
+        against = self._against(tip)
+        known = None not in (state.ahead, state.unpushed) and (state.behind is not None or tip is None)
+        if known and not again and _holds(state, against):
+            return state
+        if state.commit is None:
+            return replace(state, ahead=None, behind=None, unpushed=None, against=against)
+        kept = (tip for ref, tip in self._refs.tips.items() if not ref.startswith(self._own))
+        ahead, behind, unpushed = git.count(self.inside(observed), state.commit, base, tip, kept)
+        return replace(state, ahead=ahead, behind=behind, unpushed=unpushed, against=against)
+
+    @property
+    def _own(self) -> str:
+        # Pins of base layers come and go with sessions: a commit that only they hold is held by nobody.
+        return f"refs/sessionctl/{self._repository.project}/base/"
+
+    def _against(self, tip: str | None) -> str:
+        return f"{tip or '-'} {self._refs.fingerprint}"
+
+    def _changes(self, observed: Observed, state: GitState, upper: str, *, again: bool) -> GitState:
+        seen = workspace.fingerprint(upper)
+        if not again and seen and seen == state.seen and state.dirty is not None:
+            return state
+        if not seen and not again:
+            return replace(state, dirty=None, changes=(), seen="", dirty_at=None)
+        paths = [entry.path for entry in beneath.walk(upper)]
+        dirty, changes, error = git.full_status(self.inside(observed), state, paths)
+        if dirty is None:
+            return replace(state, dirty=None, changes=(), seen="", dirty_at=None, error=error)
+        at = self._clock() if (dirty, changes, seen) != (state.dirty, state.changes, state.seen) else state.dirty_at
+        return replace(state, dirty=dirty, changes=changes, seen=seen, dirty_at=at)
+
+    def _without_git(self, upper: str, known: GitState, depth: Depth) -> GitState:
+        if depth in ("head", "counts"):
+            return known
+        paths = [entry.path for entry in beneath.walk(upper)]
+        changes = tuple(git.printable(path) for path in paths[:10])
+        at = known.dirty_at if (known.dirty, known.changes) == (bool(paths), changes) else self._clock()
+        return GitState(dirty=bool(paths), changes=changes, unpushed=0, dirty_at=at)
+
+
+def _holds(state: GitState, against: str) -> bool:
+    """Whether counts of another time still hold: nothing moved, or only refs that cannot make them grow."""
+    tip, _, _ = against.partition(" ")
+    same_tip = state.against.partition(" ")[0] == tip
+    return state.against == against or (same_tip and state.unpushed == 0)
+
+
+def only_here(home: str, injected: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The first few files of a sandbox's home that are not ours and not a cache: work, as far as anyone can tell.
+
+    `injected` is ``files`` of the declaration's JSON form.
+    """
+    ours = {file["path"].removeprefix("~/") for file in injected}
+    found: list[str] = []
+    try:
+        for entry in beneath.walk(home):
+            if entry.kind == "dir" or entry.path in ours or entry.path.startswith(".cache/"):
+                continue
+            found.append(git.printable(f"~/{entry.path}"))
+            if len(found) == 10:
+                break
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise GitError(f"{home} cannot be read: {error.strerror}") from error
+    return tuple(found)
+
+
+def explained(error: SessionctlError) -> GitState:
+    """The git state of a session for which looking raised `error`."""
+    return GitState(error=str(error))

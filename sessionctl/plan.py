@@ -1,0 +1,385 @@
+"""What will be done, in which order, and what will not and why.
+
+`plan` is pure, and the only code of sessionctl that may decide to destroy something. Unknown
+means keep: each question about cleanliness, reachability and idleness has three answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from sessionctl.diff import Change, Kind, in_sync
+from sessionctl.model import GitState, Observed, World
+from sessionctl.units import duration
+
+Verb = Literal[
+    "prepare",
+    "create",
+    "stop",
+    "start",
+    "setup",
+    "branch",
+    "update",
+    "verify",
+    "remove",
+    "discard",
+    "record",
+    "forget",
+]
+
+
+class Policy(NamedTuple):
+    """What the person allows. Data: the question is asked between plan and execution."""
+
+    force: bool = False
+    """Replace what is not as we last wrote it."""
+    prune: bool = False
+    """Remove what is not declared and provably safe to remove."""
+    idle: float = 600.0
+    """Seconds since its last use after which a session counts as idle, for `prune`."""
+    names: frozenset[str] = frozenset()
+    """Only these sessions; empty: all."""
+
+
+class Action(NamedTuple):
+    """One step."""
+
+    verb: Verb
+    reason: str
+    target: Observed | None = None
+    """The sandbox it acts on; None: the one that this lane makes."""
+
+
+_RECORD = Action("record", "so that the next plan knows")
+
+
+class Lane(NamedTuple):
+    """All that happens to one session, in strict order. Lanes do not depend on each other."""
+
+    change: Change
+    actions: tuple[Action, ...] = ()
+    blocked: str = ""
+    """Why nothing may be done although something differs."""
+    refused: tuple[str, ...] = ()
+    """What is declared and cannot be enforced here."""
+    kept: str = ""
+    """For `prune`: why the session stays."""
+    warnings: tuple[str, ...] = ()
+    base: str = ""
+    """The commit that a new session starts from."""
+
+    @property
+    def session(self) -> str:
+        return self.change.session
+
+
+class Plan(NamedTuple):
+    """The decision, whole. What is executed is this value and nothing else."""
+
+    lanes: tuple[Lane, ...]
+    in_sync: bool
+    """Whether every declared session is as declared."""
+    policy: Policy
+
+    def __str__(self) -> str:
+        return "\n".join(_text(self))
+
+    @property
+    def work(self) -> tuple[Lane, ...]:
+        """The lanes in which something will be done."""
+        return tuple(lane for lane in self.lanes if lane.actions)
+
+    @property
+    def blocked(self) -> tuple[Lane, ...]:
+        return tuple(lane for lane in self.lanes if lane.blocked)
+
+    @property
+    def refused(self) -> tuple[Lane, ...]:
+        return tuple(lane for lane in self.lanes if lane.refused)
+
+
+def plan(changes: Sequence[Change], world: World, policy: Policy = Policy()) -> Plan:  # noqa: B008  (an immutable value)
+    """The plan for `changes` under `policy`, one lane per session in order of the names."""
+    chosen = [change for change in changes if not policy.names or change.session in policy.names]
+    lane = _prune_lane if policy.prune else _apply_lane
+    return Plan(tuple(lane(change, world, policy) for change in chosen), in_sync(chosen), policy)
+
+
+# --- apply: brings what is declared about ------------------------------------------------------
+
+
+def _apply_lane(change: Change, world: World, policy: Policy) -> Lane:
+    lane = Lane(change, base=world.bases.get(change.session, ""))
+    kind = change.kind
+    if kind in ("keep", "retained", "stray", "forget"):
+        return lane
+    if kind == "conflict" and (change.otherwise is None or change.declared is None or not policy.force):
+        return lane._replace(blocked=change.reason)
+    if kind == "conflict" and change.otherwise is not None and change.otherwise.kind == "conflict":
+        return lane._replace(blocked=change.otherwise.reason)
+    refused = world.refused.get(change.session, ())
+    if refused:
+        return lane._replace(refused=refused)
+    return lane._replace(actions=tuple(_STEPS[kind](change)), warnings=_warnings(change))
+
+
+def _forced(change: Change) -> Iterable[Action]:
+    assert change.otherwise is not None
+    yield from (Action("stop", "forced", each) for each in change.drifted if each.status == "running")
+    yield from _STEPS[change.otherwise.kind](change.otherwise)
+    yield from (Action("remove", "forced", each) for each in change.drifted)
+
+
+def _create(change: Change) -> Iterable[Action]:
+    yield Action("prepare", f"its workspace, {_workspace(change)}")
+    yield Action("create", change.reason)
+    # At once: whatever fails from here on, it is known whose this is.
+    yield _RECORD
+    yield from _run(change, None)
+    yield from _drop(change.spare)
+    if change.setup:
+        yield _RECORD
+
+
+def _replace(change: Change) -> Iterable[Action]:
+    old = _all(change)
+    stops = [Action("stop", "its successor takes over its work", each) for each in old if each.status == "running"]
+    if _includes(change):
+        # Files go into the upper layer, which nothing may have mounted meanwhile.
+        yield from stops
+        yield Action("prepare", "work and home are carried over, workspace.include differs")
+        yield Action("create", change.reason)
+    else:
+        yield Action("prepare", "work and home are carried over as they are")
+        yield Action("create", change.reason)
+        # Both stand on one upper layer: the successor may only start when its predecessor has ended.
+        yield from stops
+    yield from _branch(change, None)
+    yield from _run(change, None)
+    yield from (Action("remove", "replaced", each) for each in old)
+    yield _RECORD
+
+
+def _restart(change: Change) -> Iterable[Action]:
+    yield from _halt(change.spare)
+    yield Action("stop", change.reason, change.current)
+    yield from _update(change)
+    yield from _run(change, change.current)
+    yield from _drop(change.spare)
+    yield _RECORD
+
+
+def _start(change: Change) -> Iterable[Action]:
+    yield from _halt(change.spare)
+    yield from _update(change)
+    yield from _run(change, change.current)
+    yield from _drop(change.spare)
+    yield _RECORD
+
+
+def _stop(change: Change) -> Iterable[Action]:
+    yield from _halt(change.spare)
+    yield from _update(change)
+    yield Action("stop", change.reason, change.current)
+    yield from _drop(change.spare)
+    yield _RECORD
+
+
+def _in_place(change: Change) -> Iterable[Action]:
+    yield from _halt(change.spare)
+    yield from _update(change)
+    if change.setup:
+        yield Action("setup", _setup(change), change.current)
+    yield from _drop(change.spare)
+    yield _RECORD
+
+
+def _record(change: Change) -> Iterable[Action]:
+    yield Action("record", change.reason)
+
+
+_STEPS: Mapping[Kind, Callable[[Change], Iterable[Action]]] = {
+    "create": _create,
+    "recreate": _create,
+    "replace": _replace,
+    "restart": _restart,
+    "start": _start,
+    "stop": _stop,
+    "update": _in_place,
+    "drop": _in_place,
+    "record": _record,
+    "keep": lambda change: (),
+    "conflict": _forced,
+}
+
+
+def _all(change: Change) -> tuple[Observed, ...]:
+    return (*((change.current,) if change.current else ()), *change.spare)
+
+
+def _run(change: Change, target: Observed | None) -> Iterable[Action]:
+    assert change.declared is not None
+    if change.declared.data["state"] == "running":
+        yield Action("start", "declared running", target)
+        if change.setup:
+            yield Action("setup", _setup(change), target)
+
+
+def _update(change: Change) -> Iterable[Action]:
+    if _includes(change):
+        yield Action("prepare", "workspace.include differs")
+    yield from _branch(change, change.current)
+    digests = change.current.made_of.digests if change.current and change.current.made_of else None
+    if change.declared is not None and digests != change.declared.digests:
+        yield Action("update", _paths(change) or "its mark was written by another release", change.current)
+
+
+def _branch(change: Change, target: Observed | None) -> Iterable[Action]:
+    for field in change.fields:
+        if field.path == "workspace.branch":
+            yield Action("branch", f"{field.after} at its commit", target)
+
+
+def _includes(change: Change) -> bool:
+    return any(field.path == "workspace.include" for field in change.fields)
+
+
+def _halt(spare: Sequence[Observed]) -> Iterable[Action]:
+    """Ends what runs beside the session's sandbox: it holds the upper layer."""
+    yield from (Action("stop", "superseded", each) for each in spare if each.status == "running")
+
+
+def _drop(spare: Sequence[Observed]) -> Iterable[Action]:
+    for each in spare:
+        yield Action("remove", "half made" if each.status == "partial" else "superseded", each)
+
+
+def _workspace(change: Change) -> str:
+    assert change.declared is not None
+    workspace = change.declared.data["workspace"]
+    if workspace["mode"] != "clone":
+        return f"{workspace['mode']}"
+    return f"branch {workspace['branch']} from {workspace['base'] or 'the checked-out commit'}"
+
+
+def _setup(change: Change) -> str:
+    assert change.declared is not None
+    count = len(change.declared.data["setup"])
+    return f"{count} command{'s' * (count > 1)}"
+
+
+def _paths(change: Change) -> str:
+    return ", ".join(field.path for field in change.fields)
+
+
+def _warnings(change: Change) -> tuple[str, ...]:
+    assert change.declared is not None
+    workspace = change.declared.data["workspace"]
+    shared = workspace["mode"] == "clone" and workspace["history"] == "shared"
+    warnings = []
+    if shared and (change.kind == "create" or any(field.path == "workspace.history" for field in change.fields)):
+        warnings.append("every object of the repository can be read inside (workspace.history is shared)")
+    lost = change.record.git.unpushed if change.kind == "recreate" and change.record else None
+    if lost:
+        warnings.append(f"{lost} commit{'s' * (lost > 1)} that nothing else held went with its files")
+    return tuple(warnings)
+
+
+# --- prune: removes what is provably safe to remove --------------------------------------------
+
+
+def _prune_lane(change: Change, world: World, policy: Policy) -> Lane:
+    if change.declared is not None:
+        asked = change.session in policy.names
+        return Lane(change, kept="declared in the manifest: remove its block first" if asked else "")
+    if change.kind == "forget":
+        return Lane(change, (Action("forget", change.reason),))
+    kept = _kept(change, world, policy)
+    if kept:
+        return Lane(change, kept=kept)
+    return Lane(change, tuple(_prune(change)))
+
+
+def _prune(change: Change) -> Iterable[Action]:
+    sandboxes = _all(change)
+    yield from (Action("stop", "idle", each) for each in sandboxes if each.status == "running")
+    yield Action("verify", "clean, held elsewhere and idle, looked at again now that nothing runs", change.current)
+    yield from (Action("remove", "not declared, clean, idle", each) for each in sandboxes)
+    yield Action("discard", "its work and home, which hold nothing of their own")
+    yield Action("forget", "nothing is left of it")
+
+
+def _kept(change: Change, world: World, policy: Policy) -> str:
+    """Why the session must stay; empty when every question has been answered for its removal."""
+    if change.kind == "conflict":
+        return change.reason
+    made_of = change.current.made_of if change.current else None
+    if (change.record and change.record.protect) or (made_of and made_of.data.get("protect")):
+        return "protected: put the block back with protect = false, apply, and remove it again"
+    if change.current is None:
+        return "no sandbox of it is whole, so its work cannot be read: put the block back and apply"
+    if change.record and change.record.corrupt:
+        return f"its record is corrupt: {change.record.corrupt}"
+    return unclean(world.git.get(change.session), world.homes.get(change.session)) or _in_use(change, world, policy)
+
+
+def unclean(git: GitState | None, home: Sequence[str] | None) -> str:
+    """Why a workspace and a home may hold work that is nowhere else; empty when they provably do not.
+
+    Asked when the plan is made, and again under the lock before anything goes.
+    """
+    if git is None:
+        return "its workspace was not looked at"
+    if git.error:
+        return f"its workspace cannot be read: {git.error}"
+    if git.dirty is None:
+        return "it is not known whether its workspace is clean"
+    if git.dirty:
+        some = ", ".join(git.changes[:3]) + (", ..." if len(git.changes) > 3 else "")
+        return f"files that no commit holds: {some}" if some else "files that no commit holds"
+    if git.unpushed is None:
+        return "it is not known whether its commits are held elsewhere"
+    if git.unpushed:
+        commits = f"{git.unpushed} commit{'s' * (git.unpushed > 1)}"
+        return f"{commits} that no host branch, remote or fetched ref holds: sessionctl fetch"
+    if home is None:
+        return "its home was not looked at"
+    if home:
+        return f"its home holds {', '.join(home[:3])}{', ...' if len(home) > 3 else ''}"
+    return ""
+
+
+def _in_use(change: Change, world: World, policy: Policy) -> str:
+    for each in _all(change):
+        if each.status == "running" and each.busy is not False:
+            return "a process runs in it" if each.busy else "it is not known whether processes run in it"
+    if policy.idle <= 0:
+        return ""
+    if change.record is None:
+        return "no record says when it was last used"
+    unused = world.now - change.record.last_active
+    if unused < policy.idle:
+        return f"used {duration(max(unused, 0))} ago, idle is {duration(policy.idle)}"
+    return ""
+
+
+# --- text --------------------------------------------------------------------------------------
+
+
+def _text(plan: Plan) -> Iterable[str]:
+    for lane in plan.lanes:
+        change = lane.change
+        if change.kind == "keep" and not lane.kept:
+            continue
+        yield f"{change.session}: {change.kind}: {change.reason}"
+        yield from (f"  {f.path}: {f.before!r} -> {f.after!r} ({f.effect})" for f in change.fields)
+        yield from (f"  ! {warning}" for warning in lane.warnings)
+        yield from (f"  refused: {refusal}" for refusal in lane.refused)
+        if lane.blocked:
+            yield "  blocked"
+        if lane.kept:
+            yield f"  kept: {lane.kept}"
+        for action in lane.actions:
+            yield f"  {action.verb}{f' {action.target.id}' if action.target else ''}: {action.reason}"
+    yield "in sync" if plan.in_sync else "not in sync"

@@ -1,0 +1,446 @@
+"""What people and programs read: plans, tables, progress, JSON.
+
+Turns values into text and asks nothing of the world but whether a stream is a terminal. All text that
+an agent could have written passes `printable`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from sessionctl.units import duration
+
+if TYPE_CHECKING:
+    from sessionctl.app import Check, Session
+    from sessionctl.executor import Outcome
+    from sessionctl.model import GitState
+    from sessionctl.plan import Lane, Plan
+    from sessionctl.store import Entry
+
+_SIGNS = {
+    "create": ("+", "green"),
+    "recreate": ("+", "green"),
+    "start": (">", "green"),
+    "stop": ("=", "yellow"),
+    "update": ("~", "yellow"),
+    "restart": ("~", "yellow"),
+    "replace": ("±", "red"),
+    "drop": ("-", "yellow"),
+    "record": ("·", "dim"),
+    "retained": ("·", "dim"),
+    "forget": ("·", "dim"),
+    "stray": ("?", "yellow"),
+    "conflict": ("!", "red"),
+    "keep": (" ", "dim"),
+}
+_COSTS = {"in-place": "in place", "restart": "needs a restart", "replace": "needs a new sandbox"}
+_CODES = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
+
+
+def printable(text: str) -> str:
+    """`text` with everything that could steer a terminal shown as an escape: on one line, and only itself."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+def safe_block(text: str) -> str:
+    """As `printable`, but newlines and tabs stay."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+class Paint:
+    """Colours for one stream: none unless it is a terminal, or `choice` says always."""
+
+    def __init__(self, stream: TextIO, choice: str = "auto") -> None:
+        plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
+        self._on = choice == "always" or (choice == "auto" and not plain)
+
+    def __call__(self, colour: str, text: str) -> str:
+        return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self._on and text else text
+
+
+# --- plans -------------------------------------------------------------------------------------
+
+
+def plan_text(plan: Plan, paint: Paint) -> str:
+    """A plan for a person who is about to approve it: what differs, what it costs, what will be done."""
+    lines: list[str] = []
+    shown = [lane for lane in plan.lanes if lane.change.kind != "keep" or lane.kept]
+    width = max((len(lane.session) for lane in shown), default=0)
+    for lane in shown:
+        lines += _lane(lane, width, paint)
+    warnings: dict[str, list[str]] = {}
+    for lane in shown:
+        for warning in lane.warnings:
+            warnings.setdefault(warning, []).append(lane.session)
+    if warnings:
+        lines.append("")
+        lines += [paint("yellow", f"! {_listed(names)}: {warning}") for warning, names in warnings.items()]
+    if lines:
+        lines.append("")
+    lines.append(_summary(plan))
+    return "\n".join(lines)
+
+
+def _lane(lane: Lane, width: int, paint: Paint) -> Iterable[str]:
+    change = lane.change
+    sign, colour = ("-", "red") if any(a.verb == "discard" for a in lane.actions) else _SIGNS[change.kind]
+    reason = lane.kept and f"kept: {lane.kept}" or change.reason
+    kind = "remove" if any(action.verb == "discard" for action in lane.actions) else change.kind
+    yield f"{paint(colour, sign)} {paint('bold', f'{change.session:{width}}')}  {paint(colour, f'{kind:8}')}  {printable(reason)}"
+    pad = " " * 6
+    for field in change.fields:
+        yield f"{pad}{field.path}: {_value(field.before)} -> {_value(field.after)}  {paint('dim', _COSTS[field.effect])}"
+    for refusal in lane.refused:
+        yield f"{pad}{paint('red', f'cannot be done here: {printable(refusal)}')}"
+    if lane.blocked:
+        force = "; --force replaces it" if change.otherwise else ""
+        yield f"{pad}{paint('red', f'nothing is done to it{force}')}"
+    steps = [f"{action.verb} ({action.reason})" if action.verb in _TELLING else action.verb for action in lane.actions]
+    if steps:
+        base = f" from {lane.base[:10]}" if lane.base else ""
+        yield f"{pad}{paint('dim', ' → '.join(steps) + base)}"
+
+
+_TELLING = ("prepare", "setup", "branch")
+
+
+def _summary(plan: Plan) -> str:
+    kinds: dict[str, int] = {}
+    for lane in plan.work:
+        kind = "remove" if any(action.verb == "discard" for action in lane.actions) else lane.change.kind
+        kinds[kind] = kinds.get(kind, 0) + 1
+    parts = [f"{count} to {kind}" for kind, count in kinds.items()]
+    if plan.policy.prune:
+        kept = sum(bool(lane.kept) for lane in plan.lanes)
+        return f"Prune: {', '.join(parts) or 'nothing to remove'}{f', {kept} kept' if kept else ''}."
+    parts += [f"{len(plan.blocked)} blocked"] if plan.blocked else []
+    parts += [f"{len(plan.refused)} cannot be done here"] if plan.refused else []
+    retained = sum(lane.change.kind == "retained" for lane in plan.lanes)
+    aside = f" {retained} retained." if retained else ""
+    if plan.in_sync and not parts:
+        count = sum(lane.change.declared is not None for lane in plan.lanes)
+        return f"In sync: {count} session{'s' * (count != 1)} as declared.{aside}"
+    return f"Plan: {', '.join(parts)}.{aside}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "(none)"
+    if isinstance(value, str):
+        return printable(json.dumps(value, ensure_ascii=False))
+    return printable(json.dumps(value, ensure_ascii=False))
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """The JSON form of a plan; its shape is described in docs/json.md."""
+    return {
+        "in_sync": plan.in_sync,
+        "changes": [
+            {
+                "session": lane.session,
+                "kind": lane.change.kind,
+                "reason": lane.change.reason,
+                "fields": [field._asdict() for field in lane.change.fields],
+                "actions": [
+                    {"verb": a.verb, "reason": a.reason, "sandbox": a.target.id if a.target else None}
+                    for a in lane.actions
+                ],
+                "git": _plan_git(lane),
+                "warnings": list(lane.warnings),
+                "kept": lane.kept or None,
+            }
+            for lane in plan.lanes
+            if lane.change.kind != "keep" or lane.kept
+        ],
+        "blocked": [
+            {
+                "session": lane.session,
+                "reason": lane.blocked or "; ".join(lane.refused),
+                "forcible": lane.change.otherwise is not None,
+            }
+            for lane in plan.lanes
+            if lane.blocked or lane.refused
+        ],
+    }
+
+
+def _plan_git(lane: Lane) -> dict[str, Any]:
+    record = lane.change.record
+    data = git_data(record.git) if record else {}
+    declared = lane.change.declared
+    workspace = declared.data["workspace"] if declared else {}
+    return {
+        **data,
+        "base": lane.base or (record.base if record else "") or None,
+        "declared_branch": workspace.get("branch"),
+    }
+
+
+# --- sessions ----------------------------------------------------------------------------------
+
+
+def git_data(state: GitState) -> dict[str, Any]:
+    return {
+        "branch": state.branch,
+        "commit": state.commit,
+        "dirty": state.dirty,
+        "dirty_at": moment(state.dirty_at),
+        "ahead": state.ahead,
+        "behind": state.behind,
+        "unpushed": state.unpushed,
+        "git_error": state.error or None,
+    }
+
+
+def session_data(session: Session) -> dict[str, Any]:
+    """The JSON form of one session; its shape is described in docs/json.md."""
+    data, record, observed = session.data, session.record, session.observed
+    return {
+        "name": session.name,
+        "state": data.get("state"),
+        "observed": session.status,
+        "backend": data.get("backend"),
+        "agent": data.get("agent") or None,
+        "agent_started": False,
+        "image": data.get("image"),
+        "title": data.get("title") or None,
+        "tags": data.get("tags", []),
+        "metadata": data.get("metadata", {}),
+        **git_data(session.git),
+        "base": (record.base if record else "") or None,
+        "declared": session.declared,
+        "protected": bool(data.get("protect")),
+        "stray": session.stray,
+        "sandbox": observed.id if observed and observed.id else None,
+        "pid": observed.pid if observed else None,
+        "started_at": moment(observed.started_at) if observed else None,
+        "created_at": moment(record.created_at or None) if record else None,
+        "last_active": moment(record.last_active or None) if record else None,
+        "stopped_at": moment(record.stopped_at) if record else None,
+        "record_error": (record.corrupt if record else "") or None,
+    }
+
+
+def sessions_text(sessions: Sequence[Session], now: float, paint: Paint) -> str:
+    """A table of sessions, one line each."""
+    rows = []
+    for s in sessions:
+        shown = "not made" if s.status == "gone" and s.record is None else s.status
+        colour = {"running": "green", "stopped": "yellow"}.get(shown, "dim" if shown == "not made" else "red")
+        mark = "stray" if s.stray else "" if s.declared else "retained"
+        notes = [mark, *(["record corrupt"] if s.record and s.record.corrupt else []), s.data.get("title", "")]
+        agent = f"{s.data['agent']} (not started)" if s.data.get("agent") else "-"
+        rows.append(
+            (
+                (s.name, "bold"),
+                (shown, colour),
+                (agent, ""),
+                (_branch(s.git), "red" if s.git.error else ""),
+                ((s.git.commit or "")[:10] or "-", ""),
+                (_tree(s.git), "yellow" if s.git.dirty else ""),
+                (_distance(s.git), ""),
+                (
+                    f"{duration(max(0, now - s.record.last_active))} ago" if s.record and s.record.last_active else "-",
+                    "dim",
+                ),
+                (", ".join(printable(note) for note in notes if note), "dim"),
+            )
+        )
+    heads = ("NAME", "STATUS", "AGENT", "BRANCH", "COMMIT", "TREE", "COMMITS", "USED", "")
+    return table(heads, rows, paint)
+
+
+def _branch(state: GitState) -> str:
+    if state.error:
+        return "unreadable"
+    if state.branch:
+        return printable(state.branch)
+    return "(detached)" if state.commit else "-"
+
+
+def _tree(state: GitState) -> str:
+    return {None: "?", True: "dirty", False: "clean"}[state.dirty] if state.commit or state.dirty is not None else "-"
+
+
+def _distance(state: GitState) -> str:
+    if state.commit is None:
+        return "-"
+    parts = []
+    for count, word in ((state.ahead, "ahead"), (state.behind, "behind"), (state.unpushed, "unpushed")):
+        if count is None:
+            parts.append(f"{word} ?")
+        elif count:
+            parts.append(f"{word} {count}")
+    return ", ".join(parts) or "at base"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]], paint: Paint) -> str:
+    """Columns as wide as their content; a cell is its text and its colour."""
+    widths = [max([len(head), *(len(row[i][0]) for row in rows)]) for i, head in enumerate(heads)]
+    lines = ["  ".join(paint("dim", f"{head:{width}}") for head, width in zip(heads, widths, strict=True)).rstrip()]
+    for row in rows:
+        cells = []
+        for (text, colour), width in zip(row, widths, strict=True):
+            pad = " " * (width - len(text))
+            cells.append((paint(colour, text) if colour else text) + pad)
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def status_text(session: Session, events: Sequence[Entry], now: float, paint: Paint) -> str:
+    """Everything that is known of one session."""
+    data, state, record, observed = session.data, session.git, session.record, session.observed
+    shown = "not made" if session.status == "gone" and record is None else session.status
+    lines = [("session", paint("bold", session.name) + ("" if session.declared else "  (not declared any more)"))]
+    lines.append(("status", shown + (f", declared {data.get('state')}" if session.declared else "")))
+    if observed and observed.started_at:
+        lines.append(("running for", f"{duration(max(0, now - observed.started_at))}, pid {observed.pid}"))
+    if record and record.stopped_at:
+        lines.append(("stopped by hand", moment(record.stopped_at) or ""))
+    lines.append(("backend", f"{data.get('backend')}, image {data.get('image')}, network {data.get('network')}"))
+    if data.get("agent"):
+        lines.append(("agent", f"{data['agent']} (not started: sessionctl does not start agents yet)"))
+    lines.append(("branch", f"{_branch(state)} {(state.commit or '')[:12]}".rstrip()))
+    if state.error:
+        lines.append(("", paint("red", printable(state.error))))
+    if record and record.base:
+        lines.append(("base", f"{data.get('workspace', {}).get('base') or 'HEAD'}, pinned at {record.base[:12]}"))
+    lines.append(("commits", _distance(state)))
+    looked = f", looked at {moment(state.dirty_at)}" if state.dirty_at else ""
+    lines.append(("tree", _tree(state) + looked))
+    lines += [("", printable(path)) for path in state.changes]
+    if observed and observed.clashes:
+        lines.append(
+            ("files", paint("yellow", "changed inside, so not written: " + ", ".join(map(printable, observed.clashes))))
+        )
+    if data.get("protect"):
+        lines.append(("protected", "yes"))
+    if record:
+        lines.append(("made", f"{moment(record.created_at)}, last used {moment(record.last_active)}"))
+        if record.corrupt:
+            lines.append(("record", paint("red", f"corrupt: {printable(record.corrupt)}")))
+    width = max(len(name) for name, _ in lines)
+    text = "\n".join(f"{paint('dim', f'{name:>{width}}')}  {value}" for name, value in lines)
+    return text + ("\n\n" + "\n".join(event_text(event, paint) for event in events) if events else "")
+
+
+# --- events, checks, outcomes ------------------------------------------------------------------
+
+
+def event_data(entry: Entry) -> dict[str, Any]:
+    """The JSON form of one event of the journal."""
+    return {
+        "id": entry.id,
+        "time": moment(entry.time),
+        "session": entry.session,
+        "event": entry.event,
+        "branch": entry.branch,
+        "commit": entry.commit,
+        "dirty": entry.dirty,
+        "ahead": entry.ahead,
+        "behind": entry.behind,
+        **entry.data,
+    }
+
+
+def event_text(entry: Entry, paint: Paint) -> str:
+    """One event on one line."""
+    where = f"{printable(entry.branch or '(detached)')} {entry.commit[:10]}" if entry.commit else ""
+    detail = where
+    if entry.event == "exec":
+        import shlex
+
+        words = printable(shlex.join(map(str, entry.data.get("argv", []))))
+        detail = (
+            f"[{entry.data.get('exit_code')}] {words if len(words) < 80 else words[:77] + '...'}  {paint('dim', where)}"
+        )
+    elif entry.data.get("reason"):
+        detail = f"{printable(str(entry.data['reason']))}  {paint('dim', where)}"
+    return f"{paint('dim', moment(entry.time) or '')}  {entry.session}  {paint('bold', f'{entry.event:8}')}  {detail}".rstrip()
+
+
+def checks_text(checks: Sequence[Check], paint: Paint) -> str:
+    lines = []
+    for check in checks:
+        sign = paint("green", "ok ") if check.ok else paint("red", "NO ")
+        lines.append(f"{sign} {check.what}: {printable(check.found)}")
+        if not check.ok and check.remedy:
+            lines.append(f"    {printable(check.remedy)}")
+    return "\n".join(lines)
+
+
+def outcomes_text(plan: Plan, outcomes: Sequence[Outcome], paint: Paint) -> str:
+    """What became of each lane, one line each, and every failure with its remedy."""
+    lines = []
+    for lane in plan.work:
+        mine = [outcome for outcome in outcomes if outcome.session == lane.session]
+        failed = next((outcome for outcome in mine if outcome.result == "failed"), None)
+        removed = any(outcome.action.verb == "discard" for outcome in mine)
+        kind = "remove" if removed else lane.change.kind
+        if failed is not None:
+            lines.append(
+                f"{paint('red', 'failed')}  {lane.session}: {failed.action.verb}: {safe_block(str(failed.error))}"
+            )
+            hint = getattr(failed.error, "hint", "")
+            lines += [f"        {printable(hint)}"] if hint else []
+        elif any(outcome.result == "skipped" for outcome in mine):
+            lines.append(f"{paint('yellow', 'stopped')} {lane.session}: {kind}, not finished")
+        else:
+            lines.append(f"{paint('green', 'done')}    {lane.session}: {kind}")
+        lines += [f"        {printable(note)}" for outcome in mine for note in outcome.notes]
+    return "\n".join(lines)
+
+
+class Progress:
+    """A bar on a terminal while a plan is carried out; nothing anywhere else."""
+
+    def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
+        self._total, self._done, self._stream = total, 0, stream
+        self._on = stream.isatty() and os.environ.get("TERM") != "dumb" and total > 0
+
+    def __call__(self, lane: Lane, action: Any, result: str) -> None:
+        if result != "begun":
+            self._done += 1
+        self.say(f"{lane.session}: {action.verb}")
+
+    def say(self, text: str) -> None:
+        """Shows `text` behind the bar."""
+        if self._on:
+            full = 20 * self._done // self._total
+            self._stream.write(
+                f"\r\x1b[2K[{'#' * full}{'.' * (20 - full)}] {self._done}/{self._total} {printable(text)[:50]}"
+            )
+            self._stream.flush()
+
+    def close(self) -> None:
+        if self._on:
+            self._stream.write("\r\x1b[2K")
+            self._stream.flush()
+
+
+# --- JSON --------------------------------------------------------------------------------------
+
+
+def moment(seconds: float | None) -> str | None:
+    """Unix time as RFC 3339 in UTC, to the millisecond."""
+    if seconds is None:
+        return None
+    import time
+
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+
+
+def as_json(data: Mapping[str, Any] | Sequence[Any]) -> str:
+    """One JSON document; what is no valid Unicode (names an agent chose) is escaped."""
+    return json.dumps(data, indent=2, ensure_ascii=True)

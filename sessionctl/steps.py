@@ -1,0 +1,255 @@
+"""What each verb of a plan does. One function per verb; the order and the reasons are the plan's."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from sessionctl import beneath, git, history, process, workspace
+from sessionctl.backends import Backend
+from sessionctl.errors import BackendError, CommandError, ConflictError, GitError
+from sessionctl.executor import Made, Step
+from sessionctl.model import Observed, Record, SessionSpec, Workspace
+from sessionctl.plan import Action, Lane, Verb, unclean
+from sessionctl.store import Store
+
+SETUP_TAIL = 2000
+"""Bytes of a failed setup command's output that its error shows."""
+
+
+class Site(NamedTuple):
+    """Where steps work: everything of one project that they need."""
+
+    repository: git.Repository
+    directory: Path
+    store: Store
+    backend: Callable[[str], Backend]
+    reader: history.Reader
+    clock: Callable[[], float]
+    progress: Callable[[str], None]
+
+
+def steps(site: Site) -> Mapping[Verb, Step]:
+    """The steps of one execution, by verb."""
+    return _Steps(site).table()
+
+
+class _Steps:
+    """Keeps, per session, what one step finds out and a later one of the same lane needs."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.workspaces: dict[str, Workspace] = {}
+        self.set_up: dict[str, str] = {}
+        self.recorded: dict[str, Record] = {}
+
+    def table(self) -> Mapping[Verb, Step]:
+        return {
+            "prepare": self.prepare,
+            "create": self.create,
+            "stop": self.stop,
+            "start": self.start,
+            "setup": self.setup,
+            "branch": self.branch,
+            "update": self.update,
+            "verify": self.verify,
+            "remove": self.remove,
+            "discard": self.discard,
+            "record": self.record,
+            "forget": self.forget,
+        }
+
+    # --- making ------------------------------------------------------------------------------
+
+    def prepare(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        spec = _spec(lane)
+        site = self.site
+        owner = site.backend(spec.backend).owner
+        commit, base_ref = "", ""
+        if spec.workspace.mode == "clone":
+            # Existing work stays on its own commit; the plan's is for work that is still to be made.
+            commit, base_ref = git.resolve(site.repository, spec.workspace.base)
+            commit = lane.base or commit
+        prepared = workspace.prepare(
+            site.repository,
+            spec,
+            commit,
+            site.directory,
+            project=site.repository.project,
+            base_ref=base_ref,
+            owner=owner,
+            identity=git.identity(site.repository),
+            localized=self._localized(lane, made),
+            progress=site.progress,
+        )
+        workspace.home(site.directory, spec.name, owner)
+        self.workspaces[spec.name] = prepared
+        return Made(made)
+
+    def _localized(self, lane: Lane, made: Observed | None) -> bool:
+        """Copies the objects the session borrows into its own repository, when its history is to be its own."""
+        after = {field.path: field.after for field in lane.change.fields}
+        if after.get("workspace.history") != "own" or made is None:
+            return False
+        backend = self.site.backend(made.backend)
+        was_stopped = made.status == "stopped"
+        if was_stopped:
+            made = backend.start(made)
+        try:
+            assert made.workspace is not None
+            command = backend.command(made, workspace.localize(made.workspace.commit))
+            process.run(command.argv, env=command.env)
+        finally:
+            if was_stopped:
+                backend.stop(made)
+        return True
+
+    def create(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        spec = _spec(lane)
+        return Made(self.site.backend(spec.backend).create(spec, self.workspaces[spec.name]))
+
+    def start(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        target = _one(made)
+        return Made(self.site.backend(target.backend).start(target))
+
+    def setup(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        target = _one(made)
+        backend = self.site.backend(target.backend)
+        for line in _spec(lane).setup:
+            self.site.progress(f"{lane.session}: {line}")
+            command = backend.command(target, ("sh", "-c", line))
+            ended = process.run(command.argv, env=command.env, check=False)
+            if ended.code:
+                said = (ended.stdout + ended.stderr)[-SETUP_TAIL:].decode("utf-8", "backslashreplace").strip()
+                raise CommandError(
+                    f"setup {line!r} ended with exit code {ended.code}{':' if said else ''}\n{git.printable(said)}".strip(),
+                    hint=f"try it inside: sessionctl exec {lane.session} -- sh -c {shlex.quote(line)}",
+                )
+        self.set_up[lane.session] = target.id
+        return Made(made)
+
+    # --- changing ----------------------------------------------------------------------------
+
+    def stop(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        target = _one(action.target)
+        self.site.backend(target.backend).stop(target)
+        if made is not None and made.id == target.id:
+            made = replace(made, status="stopped", pid=None, started_at=None)
+        return Made(made)
+
+    def update(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        target = _one(made)
+        spec = _spec(lane)
+        updated = self.site.backend(target.backend).update(target, spec)
+        notes = tuple(f"{path} was changed inside and in the manifest: left as it is" for path in updated.clashes)
+        return Made(updated, notes)
+
+    def branch(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        target = _one(made)
+        name = _spec(lane).workspace.branch
+        if target.status == "running":
+            self._branch_inside(target, name)
+        else:
+            _branch_at_rest(target, name)
+        return Made(made)
+
+    def _branch_inside(self, target: Observed, name: str) -> None:
+        # Both by plumbing: no hook, no checkout, index and files stay as they are.
+        script = 'git check-ref-format --branch "$1" >/dev/null && git branch --no-track -- "$1" && git symbolic-ref HEAD "refs/heads/$1"'
+        command = self.site.backend(target.backend).command(target, ("sh", "-c", script, "sh", name))
+        ended = process.run(command.argv, env=command.env, check=False)
+        if ended.code:
+            said = git.printable(ended.stderr.decode("utf-8", "backslashreplace").strip())
+            raise GitError(f"branch {name} cannot be made in {target.session}: {said}")
+
+    # --- removing ----------------------------------------------------------------------------
+
+    def verify(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        target = _one(action.target)
+        state = self.site.reader.look(target, lane.change.record, "full")
+        home = history.only_here(str(self.site.directory / "sessions" / lane.session / "home"), _injected(target))
+        reason = unclean(state, home)
+        if reason:
+            raise ConflictError(f"{lane.session} changed since the plan was made: {reason}")
+        return Made(made)
+
+    def remove(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        target = _one(action.target)
+        self.site.backend(target.backend).remove(target)
+        return Made(made)
+
+    def discard(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        workspace.discard(self.site.directory, lane.session)
+        return Made(None)
+
+    # --- remembering -------------------------------------------------------------------------
+
+    def record(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        target = _one(made)
+        site, change = self.site, lane.change
+        declared = change.declared
+        assert declared is not None
+        before = change.record if change.record is not None and not change.record.corrupt else None
+        again = self.recorded.get(lane.session)
+        before = again or before
+        born = change.kind == "create" and again is None
+        state = site.reader.born(target) if born else site.reader.look(target, before, "changes")
+        now = site.clock()
+        after = Record(
+            session=lane.session,
+            sandbox=target.id,
+            backend=target.backend,
+            last=declared,
+            base=target.workspace.commit if target.workspace else "",
+            setup=self.set_up.get(lane.session, before.setup if before else ""),
+            git=state,
+            created_at=before.created_at if before else now,
+            last_active=before.last_active if before else now,
+            stopped_at=before.stopped_at if before and target.status == "stopped" else None,
+        )
+        with site.store.writing():
+            if site.store.save(after):
+                event = "git" if again else change.kind
+                site.store.note(lane.session, event, git=state, reason=change.reason, sandbox=target.id)
+        self.recorded[lane.session] = after
+        return Made(made)
+
+    def forget(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        with self.site.store.writing():
+            state = lane.change.record.git if lane.change.record else None
+            self.site.store.note(lane.session, "forget" if lane.change.kind == "forget" else "prune", git=state)
+            self.site.store.forget(lane.session)
+        return Made(None)
+
+
+def _branch_at_rest(target: Observed, name: str) -> None:
+    """Writes the branch where git would: nothing runs, so the upper layer is ours to write."""
+    assert target.workspace is not None
+    layers = workspace.layers(target.workspace)
+    head = git.read_head(layers)
+    if head.error or head.commit is None:
+        raise GitError(f"branch {name} cannot be made in {target.session}: {head.error or 'it has no commit yet'}")
+    if git.read_ref(layers, f"refs/heads/{name}") not in (None, head.commit):
+        raise GitError(f"branch {name} exists in {target.session}, at another commit")
+    info = Path(target.workspace.upper).stat()
+    owner = (info.st_uid, info.st_gid)
+    beneath.write(target.workspace.upper, f".git/refs/heads/{name}", f"{head.commit}\n".encode(), 0o644, owner)
+    beneath.write(target.workspace.upper, ".git/HEAD", f"ref: refs/heads/{name}\n".encode(), 0o644, owner)
+
+
+def _spec(lane: Lane) -> SessionSpec:
+    assert lane.change.declared is not None
+    return lane.change.declared.spec
+
+
+def _one(target: Observed | None) -> Observed:
+    if target is None:
+        raise BackendError("the step before it made no sandbox")
+    return target
+
+
+def _injected(target: Observed) -> list[Mapping[str, str]]:
+    return list(target.made_of.data["files"]) if target.made_of is not None else []

@@ -1,0 +1,128 @@
+"""Imports point one way, and what is only allowed in one place is only there."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "sessionctl"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+PURE = {"model", "errors", "units", "diff", "plan"}
+MAY_IMPORT = {
+    "errors": set(),
+    "units": {"errors"},
+    "model": {"errors"},
+    "diff": {"model"},
+    "plan": {"model", "diff", "units"},
+    "process": {"errors"},
+    "beneath": {"errors"},
+    "plugins": {"errors", "model"},
+    "locate": {"errors"},
+    "agents": set(),
+    "store": {"model", "errors", "beneath"},
+    "git": {"model", "errors", "process", "beneath"},
+    "workspace": {"model", "errors", "process", "beneath", "git"},
+    "backends": {"model", "errors", "process", "beneath", "backends"},
+    "executor": {"model", "plan"},
+    "settings": {"errors", "model", "declared", "plugins", "manifest", "locate"},
+    "manifest": {"errors", "model", "declared", "plugins", "settings", "locate", "agents", "beneath"},
+    "declared": {"model", "errors", "beneath", "manifest", "settings", "__init__"},
+}
+"""What each module may import of sessionctl; a module that is not named here may import all but the doors."""
+DOORS = {"cli", "hooks", "tasks", "__main__"}
+ONLY_IN = {
+    "pydantic": {"manifest", "settings"},
+    "pydantic_settings": {"settings"},
+    "git": {"git"},
+    "sqlite3": {"store"},
+    "subprocess": {"process"},
+    "invoke": {"tasks"},
+    "tomlkit": {"manifest"},
+}
+PRINTS = {"cli", "render", "hooks", "tasks", "__main__", "entry", "launch"}
+"""The doors, and the two scripts that are programs of their own inside a backend."""
+
+
+def room(path: Path) -> str:
+    """The module, or the top folder of it, that a file belongs to."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """All modules that a file imports, wherever in it, by full name; those for type checking only are left out."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            if node.module == "sessionctl":
+                yield from (f"sessionctl.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    mine = room(path)
+    used = {name.split(".")[1] for name in imports(path) if name.startswith("sessionctl.")} - {mine}
+    if mine in MAY_IMPORT:
+        assert used <= MAY_IMPORT[mine] | {"__version__"}
+    elif mine not in DOORS | {"__init__"}:
+        assert not used & DOORS
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_is_allowed_in_one_place_is_only_there(path: Path) -> None:
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert room(path) in ONLY_IN.get(top, {room(path)}), f"{name} is imported"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_doors_print_and_exit(path: Path) -> None:
+    if path.stem in PRINTS:
+        return
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = {func.id for func in calls if isinstance(func, ast.Name)}
+    assert not names & {"print", "input", "exit", "quit"}
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_the_core_has_no_world(module: str) -> None:
+    world = {"os", "time", "datetime", "random", "subprocess", "socket", "pathlib", "tempfile", "shutil"}
+    assert not {name.split(".")[0] for name in imports(PACKAGE / f"{module}.py")} & world
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_each_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text())), "no docstring"
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["mypy", "--no-incremental", "--cache-dir=/dev/null"],
+    ],
+    ids=["ruff check", "ruff format", "mypy"],
+)
+def test_linters(tool: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", *tool], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,317 @@
+"""The golden table: declared + observed + recorded + policy -> the plan, a line per intent.
+
+`str(plan)` is the oracle. A change of what sessionctl would do shows here as a changed line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sessionctl.diff import diff
+from sessionctl.model import Declaration, World
+from sessionctl.plan import Policy, plan
+from tests.worlds import (
+    BASE,
+    BRANCH,
+    ENV,
+    FILES,
+    IMAGE,
+    INCLUDE,
+    NAME,
+    NOW,
+    PROTECTED,
+    SETUP,
+    STOPPED,
+    A,
+    git,
+    record,
+    sandbox,
+)
+
+PRUNE = Policy(prune=True)
+
+
+def planned(
+    declared: Declaration | None,
+    *observed: Any,
+    recorded: Any = None,
+    policy: Policy = Policy(),  # noqa: B008  (an immutable value)
+    **world: Any,
+) -> str:
+    manifest: Mapping[str, Declaration] = {} if declared is None else {NAME: declared}
+    records = {} if recorded is None else {NAME: recorded}
+    seen = World(tuple(observed), records, now=NOW, **world)
+    return str(plan(diff(manifest, seen), seen, policy))
+
+
+SHARED = "  ! every object of the repository can be read inside (workspace.history is shared)\n"
+RECORD = "  record: so that the next plan knows\n"
+
+APPLY: dict[str, tuple[str, str]] = {
+    "nothing anywhere": (planned(None), "in sync"),
+    "as declared": (planned(A, sandbox(A), recorded=record(A)), "in sync"),
+    "never made": (
+        planned(A, bases={NAME: "c" * 40}),
+        "api: create: declared and never made\n"
+        + SHARED
+        + "  prepare: its workspace, branch agents/api from the checked-out commit\n"
+        "  create: declared and never made\n" + RECORD + "  start: declared running\n"
+        "not in sync",
+    ),
+    "never made, with setup": (
+        planned(SETUP),
+        "api: create: declared and never made\n"
+        + SHARED
+        + "  prepare: its workspace, branch agents/api from the checked-out commit\n"
+        "  create: declared and never made\n" + RECORD + "  start: declared running\n"
+        "  setup: 1 command\n" + RECORD + "not in sync",
+    ),
+    "never made, declared stopped": (
+        planned(STOPPED),
+        "api: create: declared and never made\n"
+        + SHARED
+        + "  prepare: its workspace, branch agents/api from the checked-out commit\n"
+        "  create: declared and never made\n" + RECORD + "not in sync",
+    ),
+    "half made": (
+        planned(A, sandbox(None, "partial")),
+        "api: create: declared, and only half made\n"
+        + SHARED
+        + "  prepare: its workspace, branch agents/api from the checked-out commit\n"
+        "  create: declared, and only half made\n" + RECORD + "  start: declared running\n"
+        "  remove 1: half made\n"
+        "not in sync",
+    ),
+    "its files are gone": (
+        planned(A, recorded=record(A, git=git(unpushed=2))),
+        "api: recreate: recorded, but its files are gone\n"
+        "  ! 2 commits that nothing else held went with its files\n"
+        "  prepare: its workspace, branch agents/api from the checked-out commit\n"
+        "  create: recorded, but its files are gone\n" + RECORD + "  start: declared running\n"
+        "not in sync",
+    ),
+    "its work is there, its sandbox is not": (
+        planned(A, sandbox(None, "partial", ""), recorded=record(A)),
+        "api: recreate: recorded, but its files are gone\n"
+        "  prepare: its workspace, branch agents/api from the checked-out commit\n"
+        "  create: recorded, but its files are gone\n" + RECORD + "  start: declared running\n"
+        "not in sync",
+    ),
+    "killed or rebooted": (
+        planned(A, sandbox(A, "stopped"), recorded=record(A)),
+        "api: start: its files are there, nothing runs\n  start 1: declared running\n" + RECORD + "not in sync",
+    ),
+    "stopped by hand": (
+        planned(A, sandbox(A, "stopped"), recorded=record(A, stopped_at=5.0)),
+        "api: start: declared running, stopped by hand\n  start 1: declared running\n" + RECORD + "not in sync",
+    ),
+    "declared stopped now": (
+        planned(STOPPED, sandbox(A), recorded=record(A)),
+        "api: stop: runs, declared stopped\n"
+        "  state: 'running' -> 'stopped' (in-place)\n"
+        "  update 1: state\n"
+        "  stop 1: runs, declared stopped\n" + RECORD + "not in sync",
+    ),
+    "env edited": (
+        planned(ENV, sandbox(A), recorded=record(A)),
+        "api: update: env.A differs\n  env.A: None -> '1' (in-place)\n  update 1: env.A\n" + RECORD + "not in sync",
+    ),
+    "files edited": (
+        planned(FILES, sandbox(A), recorded=record(A)),
+        "api: update: files.~/.x differs\n"
+        "  files.~/.x: None -> '0644 sha256:abababababab' (in-place)\n"
+        "  update 1: files.~/.x\n" + RECORD + "not in sync",
+    ),
+    "branch edited": (
+        planned(BRANCH, sandbox(A), recorded=record(A)),
+        "api: update: workspace.branch differs\n"
+        "  workspace.branch: 'agents/api' -> 'other' (in-place)\n"
+        "  branch 1: other at its commit\n"
+        "  update 1: workspace.branch\n" + RECORD + "not in sync",
+    ),
+    "include edited: only while nothing has the upper layer mounted": (
+        planned(INCLUDE, sandbox(A), recorded=record(A)),
+        "api: restart: workspace.include differs\n"
+        "  workspace.include: [] -> ['.env'] (restart)\n"
+        "  stop 1: workspace.include differs\n"
+        "  prepare: workspace.include differs\n"
+        "  update 1: workspace.include\n"
+        "  start 1: declared running\n" + RECORD + "not in sync",
+    ),
+    "setup edited: the successor is ready before the old one stops, the old goes last": (
+        planned(SETUP, sandbox(A), recorded=record(A)),
+        "api: replace: setup differs\n"
+        "  setup: [] -> ['make deps'] (replace)\n"
+        "  prepare: work and home are carried over as they are\n"
+        "  create: setup differs\n"
+        "  stop 1: its successor takes over its work\n"
+        "  start: declared running\n"
+        "  setup: 1 command\n"
+        "  remove 1: replaced\n" + RECORD + "not in sync",
+    ),
+    "image edited, and crashed before the switch: the new one is the session, the old one goes": (
+        planned(IMAGE, sandbox(A), sandbox(IMAGE, "stopped", "2"), recorded=record(A)),
+        "api: start: its files are there, nothing runs\n"
+        "  stop 1: superseded\n"
+        "  start 2: declared running\n"
+        "  remove 1: superseded\n" + RECORD + "not in sync",
+    ),
+    "image edited and edited back, and crashed before the switch: the old one stays": (
+        planned(A, sandbox(A), sandbox(IMAGE, "stopped", "2"), recorded=record(A)),
+        "api: drop: 1 superseded beside it\n  remove 2: superseded\n" + RECORD + "not in sync",
+    ),
+    "setup was interrupted": (
+        planned(SETUP, sandbox(SETUP), recorded=record(SETUP, setup="")),
+        "api: update: setup has not finished in it\n  setup 1: 1 command\n" + RECORD + "not in sync",
+    ),
+    "record lost": (
+        planned(A, sandbox(A)),
+        "api: record: there is no record of it\n  record: there is no record of it\nnot in sync",
+    ),
+    "record corrupt": (
+        planned(A, sandbox(A), recorded=record(A, corrupt="no JSON")),
+        "api: record: its record is corrupt: no JSON\n  record: its record is corrupt: no JSON\nnot in sync",
+    ),
+    "base edited: refused, whatever is forced": (
+        planned(BASE, sandbox(A), recorded=record(A), policy=Policy(force=True)),
+        "api: conflict: workspace.base is settled when a session is made: fork it, or declare a new session beside it\n"
+        "  workspace.base: '' -> 'other' (replace)\n"
+        "  blocked\n"
+        "not in sync",
+    ),
+    "its mark is not what was written": (
+        planned(A, sandbox(A, drift="its mark names web"), recorded=record(A)),
+        "api: conflict: its mark names web\n  blocked\nnot in sync",
+    ),
+    "its mark is not what was written, forced": (
+        planned(A, sandbox(A, drift="its mark names web"), recorded=record(A), policy=Policy(force=True)),
+        "api: conflict: its mark names web\n"
+        "  stop 1: forced\n"
+        "  prepare: its workspace, branch agents/api from the checked-out commit\n"
+        "  create: recorded, but its files are gone\n" + RECORD + "  start: declared running\n"
+        "  remove 1: forced\n"
+        "not in sync",
+    ),
+    "its backend cannot be asked: nothing is made anew because of it": (
+        planned(A, recorded=record(A), unreachable={"bubblewrap": "no answer"}, policy=Policy(force=True)),
+        "api: conflict: bubblewrap could not be asked: no answer\n  blocked\nnot in sync",
+    ),
+    "what cannot be enforced is an error in the plan": (
+        planned(A, refused={NAME: ("network: not supported yet",)}),
+        "api: create: declared and never made\n  refused: network: not supported yet\nnot in sync",
+    ),
+    "block removed: shown, never removed by apply": (
+        planned(None, sandbox(A), recorded=record(A)),
+        "api: retained: not declared any more\nin sync",
+    ),
+    "bears our mark, unknown to us": (
+        planned(None, sandbox(A)),
+        "api: stray: bears our mark, but there is no record of it\nin sync",
+    ),
+    "only its record is left": (
+        planned(None, recorded=record(A)),
+        "api: forget: not declared, and nothing of it is left but its record\nin sync",
+    ),
+}
+
+IDLE = sandbox(A, busy=False)
+GOES = (
+    "api: retained: not declared any more\n"
+    "  stop 1: idle\n"
+    "  verify 1: clean, held elsewhere and idle, looked at again now that nothing runs\n"
+    "  remove 1: not declared, clean, idle\n"
+    "  discard: its work and home, which hold nothing of their own\n"
+    "  forget: nothing is left of it\n"
+    "in sync"
+)
+
+
+def kept(why: str) -> str:
+    return f"api: retained: not declared any more\n  kept: {why}\nin sync"
+
+
+def pruned(
+    state: Any = git(), observed: Any = IDLE, recorded: Any = record(A), home: Any = (), idle: float = 600.0
+) -> str:  # noqa: B008
+    homes = {} if home is None else {NAME: home}
+    states = {} if state is None else {NAME: state}
+    policy = Policy(prune=True, idle=idle)
+    return planned(None, observed, recorded=recorded, policy=policy, git=states, homes=homes)
+
+
+PRUNED: dict[str, tuple[str, str]] = {
+    "clean, held elsewhere, idle": (pruned(), GOES),
+    "declared": (planned(A, IDLE, recorded=record(A), policy=PRUNE), "in sync"),
+    "declared, and asked for": (
+        planned(A, IDLE, recorded=record(A), policy=PRUNE._replace(names=frozenset({NAME}))),
+        "api: keep: as declared\n  kept: declared in the manifest: remove its block first\nin sync",
+    ),
+    "dirty": (pruned(git(dirty=True, changes=("a", ".env"))), kept("files that no commit holds: a, .env")),
+    "not known whether clean": (pruned(git(dirty=None)), kept("it is not known whether its workspace is clean")),
+    "not looked at": (pruned(None), kept("its workspace was not looked at")),
+    "unreadable": (pruned(git(error="HEAD is a link")), kept("its workspace cannot be read: HEAD is a link")),
+    "unpushed": (
+        pruned(git(unpushed=1)),
+        kept("1 commit that no host branch, remote or fetched ref holds: sessionctl fetch"),
+    ),
+    "not known whether pushed": (
+        pruned(git(unpushed=None)),
+        kept("it is not known whether its commits are held elsewhere"),
+    ),
+    "something in its home": (pruned(home=("~/notes",)), kept("its home holds ~/notes")),
+    "home not looked at": (pruned(home=None), kept("its home was not looked at")),
+    "busy": (pruned(observed=sandbox(A, busy=True)), kept("a process runs in it")),
+    "not known whether busy": (pruned(observed=sandbox(A)), kept("it is not known whether processes run in it")),
+    "used a minute ago": (
+        pruned(recorded=replace(record(A), last_active=NOW - 60)),
+        kept("used 1m ago, idle is 10m"),
+    ),
+    "used in the future, says a clock that was set back": (
+        pruned(recorded=replace(record(A), last_active=NOW + 60)),
+        kept("used 0s ago, idle is 10m"),
+    ),
+    "used a minute ago, and idle is said to be nothing": (
+        pruned(recorded=replace(record(A), last_active=NOW - 60), idle=0),
+        GOES,
+    ),
+    "protected": (
+        pruned(recorded=record(PROTECTED), observed=sandbox(PROTECTED, busy=False)),
+        kept("protected: put the block back with protect = false, apply, and remove it again"),
+    ),
+    "protected in the record alone": (
+        pruned(recorded=record(PROTECTED)),
+        kept("protected: put the block back with protect = false, apply, and remove it again"),
+    ),
+    "only half a sandbox left": (
+        pruned(observed=sandbox(None, "partial")),
+        kept("no sandbox of it is whole, so its work cannot be read: put the block back and apply"),
+    ),
+    "stray": (
+        pruned(recorded=None),
+        "api: stray: bears our mark, but there is no record of it\n"
+        "  kept: no record says when it was last used\n"
+        "in sync",
+    ),
+    "only a record": (
+        planned(None, recorded=record(A), policy=PRUNE),
+        "api: forget: not declared, and nothing of it is left but its record\n"
+        "  forget: not declared, and nothing of it is left but its record\n"
+        "in sync",
+    ),
+}
+
+
+@pytest.mark.parametrize("intent", APPLY)
+def test_apply(intent: str) -> None:
+    found, expected = APPLY[intent]
+    assert found == expected
+
+
+@pytest.mark.parametrize("intent", PRUNED)
+def test_prune(intent: str) -> None:
+    found, expected = PRUNED[intent]
+    assert found == expected

@@ -1,0 +1,290 @@
+"""Every combination of what is declared, observed, recorded and allowed, and a crash after every step.
+
+A plan is carried out on a small world of values by the rules that a backend keeps; each rule is
+asserted as it is used. So the plans are checked, not their execution: that is tests/test_apply.py's.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+
+from sessionctl.diff import diff
+from sessionctl.model import Declaration, GitState, Observed, Record, World
+from sessionctl.plan import Action, Plan, Policy, plan, unclean
+from tests.worlds import (
+    BASE,
+    BRANCH,
+    ENV,
+    IMAGE,
+    INCLUDE,
+    NAME,
+    NOW,
+    PROTECTED,
+    SETUP,
+    STOPPED,
+    WORKSPACE,
+    A,
+    git,
+    record,
+    sandbox,
+)
+
+Case = tuple[Declaration | None, tuple[Observed, ...], Record | None]
+
+DECLARED = (None, A, STOPPED, ENV, BRANCH, INCLUDE, IMAGE, SETUP, PROTECTED, BASE)
+OBSERVED: tuple[tuple[Observed, ...], ...] = (
+    (),
+    (sandbox(None, "partial", ""),),
+    (sandbox(None, "partial"),),
+    (sandbox(A, busy=False),),
+    (sandbox(A, busy=True),),
+    (sandbox(A, "stopped"),),
+    (sandbox(A), sandbox(None, "partial", "2")),
+    (sandbox(A), sandbox(IMAGE, "stopped", "2")),
+    (sandbox(A, "stopped"), sandbox(IMAGE, "running", "2")),
+    (sandbox(A, "stopped"), sandbox(A, "stopped", "2")),
+    (sandbox(SETUP),),
+    (sandbox(INCLUDE, "stopped"),),
+    (sandbox(PROTECTED, busy=False),),
+    (sandbox(A, drift="its mark names web"),),
+)
+RECORDED = (
+    None,
+    record(A),
+    record(A, "2"),
+    record(A, stopped_at=5.0),
+    record(SETUP, setup=""),
+    record(PROTECTED),
+    record(A, corrupt="no JSON"),
+)
+CASES = tuple(itertools.product(DECLARED, OBSERVED, RECORDED))
+
+STATES = (
+    None,
+    git(),
+    git(dirty=True),
+    git(dirty=None),
+    git(unpushed=1),
+    git(unpushed=None),
+    git(error="HEAD is a link"),
+)
+HOMES = (None, (), ("~/notes",))
+
+
+def seen(case: Case, **more: object) -> World:
+    _, observed, recorded = case
+    return World(observed, {NAME: recorded} if recorded else {}, now=NOW, **more)  # type: ignore[arg-type]
+
+
+def planned(case: Case, policy: Policy = Policy(), **more: object) -> Plan:  # noqa: B008  (an immutable value)
+    world = seen(case, **more)
+    manifest = {NAME: case[0]} if case[0] is not None else {}
+    return plan(diff(manifest, world), world, policy)
+
+
+def steps(of: Plan) -> tuple[Action, ...]:
+    return tuple(action for lane in of.lanes for action in lane.actions)
+
+
+class Site:
+    """What a backend, a workspace and a store would hold; keeps the rules they keep."""
+
+    def __init__(self, case: Case) -> None:
+        self.declared, observed, self.record = case
+        self.sandboxes = {o.id: o for o in observed if o.id}
+        self.work = bool(observed)
+        self.made: str | None = None
+
+    def case(self) -> Case:
+        only_work = () if self.sandboxes or not self.work else (sandbox(None, "partial", ""),)
+        return self.declared, (*self.sandboxes.values(), *only_work), self.record
+
+    def running(self) -> list[str]:
+        return [id for id, each in self.sandboxes.items() if each.status == "running"]
+
+    def ready(self) -> list[str]:
+        return [id for id, each in self.sandboxes.items() if each.status != "partial" and not each.drift]
+
+    def do(self, action: Action) -> None:
+        target = action.target.id if action.target is not None else self.made
+        match action.verb:
+            case "prepare":
+                self.work = True
+                if "include" in action.reason:
+                    assert not self.running(), "files were put into a layer that is mounted"
+            case "create":
+                assert self.work and self.declared is not None
+                same = [
+                    id
+                    for id in self.ready()
+                    if _made(self.sandboxes[id]).digests.replace == self.declared.digests.replace
+                ]
+                self.made = same[0] if same else str(max(map(int, self.sandboxes), default=0) + 1)
+                if not same:
+                    self.sandboxes[self.made] = sandbox(self.declared, "stopped", self.made)
+            case "start":
+                assert not set(self.running()) - {target}, "two sandboxes on one upper layer"
+                self._change(target, status="running", busy=False)
+            case "stop":
+                self._change(target, status="stopped")
+            case "update":
+                assert target is not None and self.declared is not None
+                restarts = _made(self.sandboxes[target]).digests.restart != self.declared.digests.restart
+                assert not (restarts and target in self.running()), "a restart field was changed while it ran"
+                self._change(target, made_of=self.declared)
+            case "setup":
+                assert target in self.running() and target is not None
+                assert self.declared is not None
+                base = self.record or record(self.declared, target, setup="")
+                self.record = replace(base, setup=target)
+            case "branch":
+                pass
+            case "verify":
+                assert not self.running(), "looked at while something could still write"
+            case "remove":
+                assert target is not None and target not in self.running(), "removed while it ran"
+                ready = self.sandboxes[target].status != "partial"
+                del self.sandboxes[target]
+                assert self.declared is None or not ready or self.ready(), "the last good one went first"
+            case "discard":
+                assert not self.sandboxes, "its work went before its sandboxes"
+                self.work = False
+            case "record":
+                assert self.declared is not None
+                sandbox_id = self.made or max(self.ready())
+                was = self.record
+                last = _made(self.sandboxes[sandbox_id])
+                assert last.digests == self.declared.digests, "recorded before it was so"
+                self.record = record(self.declared, sandbox_id, setup=was.setup if was else "")
+            case "forget":
+                assert not self.sandboxes and not self.work
+                self.record = None
+
+    def _change(self, target: str | None, **changes: object) -> None:
+        assert target is not None
+        self.sandboxes[target] = replace(self.sandboxes[target], **changes)  # type: ignore[arg-type]
+
+
+def _made(observed: Observed) -> Declaration:
+    assert observed.made_of is not None
+    return observed.made_of
+
+
+def carry_out(case: Case, policy: Policy, crash_after: int | None = None, **more: object) -> Case:
+    """`case` after its plan was carried out, or the first `crash_after` steps of it."""
+    decided = planned(case, policy, **more)
+    site = Site(case)
+    current = next((lane.change.current for lane in decided.lanes), None)
+    site.made = current.id if current is not None else None
+    for action in steps(decided)[:crash_after]:
+        if action.verb == "create":
+            site.made = None
+        site.do(action)
+    return site.case()
+
+
+def blocked(case: Case, policy: Policy) -> bool:
+    return bool(planned(case, policy).blocked)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_one_apply_converges(force: bool) -> None:
+    policy = Policy(force=force)
+    for case in CASES:
+        after = carry_out(case, policy)
+        left = planned(after, policy)
+        assert not steps(left), f"{case}\n{planned(case, policy)}\nthen\n{left}"
+        assert left.in_sync or left.blocked, str(left)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_after_a_crash_at_any_step_the_next_apply_converges(force: bool) -> None:
+    policy = Policy(force=force)
+    for case in CASES:
+        for done in range(len(steps(planned(case, policy)))):
+            halfway = carry_out(case, policy, done)
+            after = carry_out(halfway, policy)
+            left = planned(after, policy)
+            assert not steps(left), f"{case}\n{planned(case, policy)}\ncrashed after {done}, then\n{left}"
+
+
+def test_a_crash_and_another_declaration_converges() -> None:
+    for case, then in itertools.product(CASES, DECLARED):
+        for done in range(len(steps(planned(case)))):
+            _, observed, recorded = carry_out(case, Policy(), done)
+            changed: Case = (then, observed, recorded)
+            left = planned(carry_out(changed, Policy()))
+            assert not steps(left), f"{case}\n{planned(case)}\ncrashed after {done}, then {then}\n{left}"
+
+
+def test_apply_never_takes_work_away() -> None:
+    for case, force in itertools.product(CASES, (False, True)):
+        verbs = {action.verb for action in steps(planned(case, Policy(force=force)))}
+        assert not verbs & {"discard", "forget"}
+
+
+def test_apply_leaves_alone_what_is_not_declared() -> None:
+    for case in CASES:
+        if case[0] is None:
+            assert not steps(planned(case, Policy(force=True)))
+
+
+def test_what_is_blocked_or_refused_has_no_steps() -> None:
+    for case in CASES:
+        for lane in planned(case, unreachable={"bubblewrap": "no answer"}).lanes:
+            assert not lane.actions
+        for lane in planned(case, refused={NAME: ("network: no",)}).lanes:
+            assert not lane.actions
+
+
+def prune_cases() -> Iterator[tuple[Case, GitState | None, Sequence[str] | None, float]]:
+    cases = [case for case in CASES if case[0] is None]
+    return itertools.product(cases, STATES, HOMES, (0.0, 600.0, 2 * NOW))
+
+
+def test_prune_takes_only_what_every_answer_allows() -> None:
+    for case, state, home, idle in prune_cases():
+        git_states = {} if state is None else {NAME: state}
+        homes = {} if home is None else {NAME: home}
+        decided = planned(case, Policy(prune=True, idle=idle), git=git_states, homes=homes)
+        if not any(action.verb == "discard" for action in steps(decided)):
+            continue
+        _, observed, recorded = case
+        assert not unclean(state, home)
+        assert state is not None and state.dirty is False and state.unpushed == 0 and not state.error
+        assert not any(each.status == "running" and each.busy is not False for each in observed)
+        assert not any(each.drift for each in observed)
+        assert recorded is None or not recorded.protect
+        assert idle == 0.0 or (recorded is not None and NOW - recorded.last_active >= idle)
+
+
+def test_prune_never_touches_what_is_declared() -> None:
+    for case in CASES:
+        if case[0] is not None:
+            policy = Policy(prune=True, idle=0, force=True, names=frozenset({NAME}))
+            assert not steps(planned(case, policy, git={NAME: git()}, homes={NAME: ()}))
+
+
+def test_prune_verifies_between_stopping_and_removing() -> None:
+    pruned = 0
+    for case, state, home, idle in prune_cases():
+        if state is None or home is None:
+            continue
+        decided = planned(case, Policy(prune=True, idle=idle), git={NAME: state}, homes={NAME: home})
+        verbs = [action.verb for action in steps(decided)]
+        if "discard" in verbs:
+            pruned += 1
+            assert verbs.index("verify") < min(verbs.index("remove"), verbs.index("discard"))
+            assert "stop" not in verbs[verbs.index("verify") :]
+            after = carry_out(case, Policy(prune=True, idle=idle), git={NAME: state}, homes={NAME: home})
+            assert after == (None, (), None)
+    assert pruned
+
+
+def test_plans_are_deterministic() -> None:
+    for case in CASES:
+        assert str(planned(case)) == str(planned(case))
