@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -220,7 +219,7 @@ class Project:
 
     def _remember(self, record: Record, state: GitState, **changes: Any) -> None:
         """Saves what was read of a session, and journals it when branch or commit moved."""
-        self.store.save(replace(record, git=state, **changes))
+        self.store.save(record._replace(git=state, **changes))
         before = record.git
         if (before.branch, before.commit, before.error) != (state.branch, state.commit, state.error):
             self.store.note(record.session, "git", git=state)
@@ -273,7 +272,7 @@ class Project:
                 refusals = [f"{error}{f' ({error.hint})' if error.hint else ''}"]
             if refusals:
                 refused[change.session] = tuple(refusals)
-        return replace(world, refused=refused, bases=bases)
+        return world._replace(refused=refused, bases=bases)
 
     def _probe(self, backend: str) -> Sequence[Refusal]:
         if backend not in self._probed:
@@ -311,7 +310,7 @@ class Project:
                 )
             except SessionctlError as error:
                 states[name] = explained(error)
-        return replace(world, git=states, homes=homes)
+        return world._replace(git=states, homes=homes)
 
     def apply(
         self,

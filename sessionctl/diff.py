@@ -116,7 +116,7 @@ def _declared(change: Change, declared: Declaration, current: Observed, record: 
     if effect == "restart" and current.status == "running":
         return change._replace(kind="restart", reason=_differ(fields))
     if wants_running and current.status == "stopped":
-        return change._replace(kind="start", reason=_stopped(record))
+        return change._replace(kind="start", reason=_stopped(record, fields))
     if not wants_running and current.status == "running":
         return change._replace(kind="stop", reason="runs, declared stopped")
     if fields:
@@ -175,7 +175,10 @@ def _fields(before: Declaration, after: Declaration) -> tuple[FieldChange, ...]:
 
 
 def _differ(fields: Sequence[FieldChange]) -> str:
-    return f"{', '.join(field.path for field in fields)} {'differs' if len(fields) == 1 else 'differ'}"
+    """Names the fields that make it cost what it costs; all of them are in `Change.fields`."""
+    effect = costliest([field.effect for field in fields])
+    paths = [field.path for field in fields if field.effect == effect]
+    return f"{', '.join(paths)} {'differs' if len(paths) == 1 else 'differ'}"
 
 
 def _sets_up(declared: Declaration) -> bool:
@@ -193,7 +196,9 @@ def _never(spare: Sequence[Observed]) -> str:
     return "declared, and only half made" if spare else "declared and never made"
 
 
-def _stopped(record: Record | None) -> str:
+def _stopped(record: Record | None, fields: Sequence[FieldChange]) -> str:
+    if any(field.path == "state" for field in fields):
+        return "declared running, nothing runs"
     if record is not None and record.stopped_at is not None:
         return "declared running, stopped by hand"
     return "its files are there, nothing runs"

@@ -7,7 +7,6 @@ inspection sandbox, and only when what was read last no longer holds. Decides no
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -49,9 +48,9 @@ class Reader:
         head = git.read_head(workspace.layers(stands_on))
         if head.error:
             return GitState(error=head.error)
-        state = replace(known, branch=head.branch, commit=head.commit, error="")
+        state = known._replace(branch=head.branch, commit=head.commit, error="")
         if head.commit != known.commit:
-            state = replace(state, ahead=None, behind=None, unpushed=None)
+            state = state._replace(ahead=None, behind=None, unpushed=None)
         if depth in ("counts", "changes", "full"):
             state = self._count(observed, state, stands_on.commit, again=depth == "full")
         if depth in ("changes", "full"):
@@ -67,10 +66,10 @@ class Reader:
         tip = self.base_tip(observed)
         behind = 0 if tip == stands_on.commit else None
         against = self._against(tip) if behind == 0 else ""
-        state = replace(head, ahead=0, behind=behind, unpushed=0, against=against)
+        state = head._replace(ahead=0, behind=behind, unpushed=0, against=against)
         if observed.made_of is None or observed.made_of.data["workspace"]["include"]:
             return state
-        return replace(state, dirty=False, seen=workspace.fingerprint(stands_on.upper), dirty_at=self._clock())
+        return state._replace(dirty=False, seen=workspace.fingerprint(stands_on.upper), dirty_at=self._clock())
 
     def base_tip(self, observed: Observed) -> str | None:
         """The commit at which the declared base of the session is now; None when the host has no such ref."""
@@ -97,10 +96,10 @@ class Reader:
         if known and not again and _holds(state, against):
             return state
         if state.commit is None:
-            return replace(state, ahead=None, behind=None, unpushed=None, against=against)
+            return state._replace(ahead=None, behind=None, unpushed=None, against=against)
         kept = (tip for ref, tip in self._refs.tips.items() if not ref.startswith(self._own))
         ahead, behind, unpushed = git.count(self.inside(observed), state.commit, base, tip, kept)
-        return replace(state, ahead=ahead, behind=behind, unpushed=unpushed, against=against)
+        return state._replace(ahead=ahead, behind=behind, unpushed=unpushed, against=against)
 
     @property
     def _own(self) -> str:
@@ -115,13 +114,13 @@ class Reader:
         if not again and seen and seen == state.seen and state.dirty is not None:
             return state
         if not seen and not again:
-            return replace(state, dirty=None, changes=(), seen="", dirty_at=None)
+            return state._replace(dirty=None, changes=(), seen="", dirty_at=None)
         paths = [entry.path for entry in beneath.walk(upper)]
         dirty, changes, error = git.full_status(self.inside(observed), state, paths)
         if dirty is None:
-            return replace(state, dirty=None, changes=(), seen="", dirty_at=None, error=error)
+            return state._replace(dirty=None, changes=(), seen="", dirty_at=None, error=error)
         at = self._clock() if (dirty, changes, seen) != (state.dirty, state.changes, state.seen) else state.dirty_at
-        return replace(state, dirty=dirty, changes=changes, seen=seen, dirty_at=at)
+        return state._replace(dirty=dirty, changes=changes, seen=seen, dirty_at=at)
 
     def _without_git(self, upper: str, known: GitState, depth: Depth) -> GitState:
         if depth in ("head", "counts"):

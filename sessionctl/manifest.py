@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -178,6 +179,8 @@ def _relative(text: str) -> str:
 
 
 def _home_path(text: str) -> str:
+    if len(text) > 1024:
+        raise wrong("is longer than 1024 characters")
     if not text.startswith("~/"):
         raise wrong("is not supported yet: only paths below ~/")
     if any(part in ("", ".", "..") for part in text.split("/")):
@@ -469,9 +472,7 @@ def _read(document: Document) -> tuple[ManifestFile, list[Problem]]:
         return ManifestFile.model_validate(document.data), []
     except ValidationError as error:
         errors = error.errors(include_url=False)
-    problems = [_problem(error, document) for error in errors[:MOST_PROBLEMS]]
-    if len(errors) > MOST_PROBLEMS:
-        problems.append(Problem("", f"and {len(errors) - MOST_PROBLEMS} more of these"))
+    problems = [_problem(error, document) for error in errors[: MOST_PROBLEMS + 1]]
     return ManifestFile.model_validate(_without(document.data, [error["loc"] for error in errors])), problems
 
 
@@ -703,7 +704,9 @@ def resolve(file: Path, root: Path, *, settings: Settings, overrides: Sequence[s
         judge.session(name, values, document.line(("sessions", name)))
     judge.require_distinct_branches()
     if judge.problems:
-        raise ManifestError(label, sorted(dict.fromkeys(judge.problems), key=lambda problem: problem.line))
+        found = sorted(dict.fromkeys(judge.problems), key=lambda problem: problem.line or sys.maxsize)
+        more = [Problem("", "and more of these")] if len(found) > MOST_PROBLEMS else []
+        raise ManifestError(label, found[:MOST_PROBLEMS] + more)
     if judge.untrusted:
         raise UntrustedError(
             str(ManifestError(label, list(dict.fromkeys(judge.untrusted)))),
@@ -798,11 +801,15 @@ class _Judge:
         )
         self.declared[name] = declaration = Declaration.of(spec)
         fields = flat(declaration.data)
-        self.origins[name] = {path: _origin(path, values) for path in fields}
+        injected = {f"files.{table.path}": number for number, table in enumerate(values["files"].value)}
+        self.origins[name] = {
+            path: values["files"].origin(injected[path]) if path in injected else values[path].origin()
+            for path in fields
+        }
         for path, text, entry in self.forbidden:
             if path in fields and text in _texts(fields[path]):
                 message = f"the user config forbids {_quoted(entry)}, which {name} has"
-                self.problems.append(_of(path, values).problem(message))
+                self.problems.append(values["files" if path in injected else path].problem(message))
 
     def workspace(self, name: str, values: dict[str, _Value]) -> None:
         """With mode ``empty``, what is said of git elsewhere is dropped, and what is said beside it refused."""
@@ -891,19 +898,6 @@ class _Judge:
                 raise _Refused(f"cannot be read: {error.strerror}") from error
             self.digests[real] = hashlib.sha256(content).hexdigest()
         return self.digests[real]
-
-
-def _of(path: str, values: Mapping[str, _Value]) -> _Value:
-    """The value that the path of `model.flat` comes from."""
-    return values["files"] if path.startswith("files.") else values[path]
-
-
-def _origin(path: str, values: Mapping[str, _Value]) -> str:
-    value = _of(path, values)
-    if not path.startswith("files."):
-        return value.origin()
-    wanted = path.removeprefix("files.")
-    return value.origin(next(number for number, table in enumerate(value.value) if table.path == wanted))
 
 
 def _texts(value: Any) -> list[str]:

@@ -1,6 +1,7 @@
 """The nouns of sessionctl.
 
-Frozen values and pure functions on them; standard library only. This module may not do I/O,
+Immutable values and pure functions on them; standard library only. They are named tuples, because a
+git hook pays for every start and `dataclasses` alone costs as much as the interpreter. This module may not do I/O,
 read the clock or look at the environment, and imports nothing of sessionctl but ``errors``.
 """
 
@@ -10,7 +11,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from sessionctl.errors import UsageError
@@ -52,6 +52,9 @@ EFFECT: Mapping[str, Effect] = {
 """What a change of each field costs. The key is the field's path, or a prefix of it."""
 
 
+_NONE: Mapping[str, Any] = {}
+# The default of mappings; nobody writes to a mapping of a value.
+
 # --- names and ids -----------------------------------------------------------------------------
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
@@ -91,8 +94,7 @@ def make_id(utc: str, entropy: bytes) -> str:
 # --- what is declared --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class WorkspaceSpec:
+class WorkspaceSpec(NamedTuple):
     """The git checkout of a session, as declared."""
 
     mode: str = "clone"
@@ -108,8 +110,7 @@ class WorkspaceSpec:
     lfs: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FileSpec:
+class FileSpec(NamedTuple):
     """A file put into the sandbox's home."""
 
     path: str
@@ -123,8 +124,7 @@ class FileSpec:
     content: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionSpec:
+class SessionSpec(NamedTuple):
     """Everything declared for one session, resolved: no defaults left to apply."""
 
     name: str
@@ -133,12 +133,12 @@ class SessionSpec:
     agent: str = ""
     title: str = ""
     tags: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = _NONE
     state: State = "running"
     protect: bool = False
     setup: tuple[str, ...] = ()
-    workspace: WorkspaceSpec = field(default_factory=WorkspaceSpec)
-    env: Mapping[str, str] = field(default_factory=dict)
+    workspace: WorkspaceSpec = WorkspaceSpec()
+    env: Mapping[str, str] = _NONE
     files: tuple[FileSpec, ...] = ()
     network: str = "none"
 
@@ -155,9 +155,9 @@ class SessionSpec:
             "state": self.state,
             "protect": self.protect,
             "setup": list(self.setup),
-            "workspace": {name: _plain(getattr(self.workspace, name)) for name in WorkspaceSpec.__slots__},
+            "workspace": {name: _plain(value) for name, value in self.workspace._asdict().items()},
             "env": dict(self.env),
-            "files": [{name: getattr(file, name) for name in FileSpec.__slots__} for file in self.files],
+            "files": [file._asdict() for file in self.files],
             "network": self.network,
         }
 
@@ -257,8 +257,7 @@ class Declaration(NamedTuple):
 # --- what is -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """A directory or file of the host, seen at `path` inside."""
 
     source: str
@@ -266,8 +265,7 @@ class Mount:
     writable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Workspace:
+class Workspace(NamedTuple):
     """What a backend must mount at `WORKSPACE`, as workspace.py made it on the host.
 
     With `lower`, the directories are stacked (bottom first) under `upper`, which takes the writes;
@@ -300,8 +298,7 @@ class Workspace:
         return cls(**_tuples(fields))
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(NamedTuple):
     """One sandbox as its backend sees it now."""
 
     session: str
@@ -324,8 +321,7 @@ class Observed:
     """Injected files that both the agent and the manifest changed: they were not written."""
 
 
-@dataclass(frozen=True, slots=True)
-class GitState:
+class GitState(NamedTuple):
     """What git says of a session's workspace. None: not known, which is never the same as no."""
 
     branch: str | None = None
@@ -351,8 +347,7 @@ class GitState:
     """The first few paths that make it dirty, for people; quoted by git."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What sessionctl last did for a session. History and ownership, never status."""
 
     session: str
@@ -364,7 +359,7 @@ class Record:
     """The pinned base commit."""
     setup: str = ""
     """Id of the sandbox in which setup finished."""
-    git: GitState = field(default_factory=GitState)
+    git: GitState = GitState()
     created_at: float = 0.0
     last_active: float = 0.0
     stopped_at: float | None = None
@@ -377,20 +372,19 @@ class Record:
         return bool(self.last.data.get("protect"))
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+class World(NamedTuple):
     """All that diff and plan may look at: each source read once."""
 
     observed: tuple[Observed, ...] = ()
-    records: Mapping[str, Record] = field(default_factory=dict)
-    git: Mapping[str, GitState] = field(default_factory=dict)
+    records: Mapping[str, Record] = _NONE
+    git: Mapping[str, GitState] = _NONE
     """Fresh readings, of the sessions for which they were asked; else see `Record.git`."""
-    unreachable: Mapping[str, str] = field(default_factory=dict)
+    unreachable: Mapping[str, str] = _NONE
     """Backends that could not be asked, and why."""
-    refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    refused: Mapping[str, tuple[str, ...]] = _NONE
     """Per declared session, what its backend or its workspace cannot do here."""
-    bases: Mapping[str, str] = field(default_factory=dict)
+    bases: Mapping[str, str] = _NONE
     """Per declared session that must be made: the commit its base is now."""
-    homes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    homes: Mapping[str, tuple[str, ...]] = _NONE
     """Per session asked about: the first few files of its home that only it has."""
     now: float = 0.0

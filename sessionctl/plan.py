@@ -353,7 +353,11 @@ def unclean(git: GitState | None, home: Sequence[str] | None) -> str:
 def _in_use(change: Change, world: World, policy: Policy) -> str:
     for each in _all(change):
         if each.status == "running" and each.busy is not False:
-            return "a process runs in it" if each.busy else "it is not known whether processes run in it"
+            return (
+                f"processes run in it: sessionctl stop {change.session}"
+                if each.busy
+                else "it is not known whether processes run in it"
+            )
     if policy.idle <= 0:
         return ""
     if change.record is None:

@@ -12,7 +12,6 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any, Literal
 
-from sessionctl import agents
 from sessionctl.errors import UsageError
 from sessionctl.model import is_name
 
@@ -69,14 +68,15 @@ def _unknown(kind: Kind, name: str) -> UsageError:
 
 
 @lru_cache
-def _built_in(kind: Kind) -> tuple[str, ...]:
-    if kind == "agents":
-        return agents.NAMES
+def _built_in(kind: Kind) -> frozenset[str]:
+    """What our own folder of that kind has: a module each, and those it only lists as `NAMES`."""
     from pkgutil import iter_modules
 
-    from sessionctl import backends
-
-    return tuple(m.name.replace("_", "-") for m in iter_modules(backends.__path__) if not m.name.startswith("_"))
+    folder = import_module(f"sessionctl.{kind}")
+    modules = (module.name for module in iter_modules(folder.__path__))
+    return frozenset(name.replace("_", "-") for name in modules if not name.startswith("_")) | {
+        *getattr(folder, "NAMES", ())
+    }
 
 
 def _entry_points(kind: Kind) -> dict[str, Any]:

@@ -7,21 +7,17 @@ named by a line that can be pasted into a shell.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
-import selectors
-import shlex
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from sessionctl.errors import CommandError
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+# What starts programs imports what it needs for that: most calls of sessionctl start none.
 
 _KEPT = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM", "SSL_CERT_FILE", "SSL_CERT_DIR")
 # No GIT_* (a hook runs with GIT_DIR and GIT_INDEX_FILE of the calling repository), no PYTHON*,
@@ -35,7 +31,8 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, **(extra or {})}
 
 
-PIPE = subprocess.PIPE
+PIPE = -1
+"""For the streams of `spawn`: a pipe that the caller holds the other end of."""
 
 
 class Completed(NamedTuple):
@@ -54,6 +51,8 @@ class Completed(NamedTuple):
 
 def line(argv: Sequence[str], cwd: str | Path | None = None) -> str:
     """`argv` as a line to paste into a shell."""
+    import shlex
+
     words = shlex.join(argv)
     return f"cd {shlex.quote(str(cwd))} && {words}" if cwd else words
 
@@ -75,6 +74,8 @@ def run(
     `check`, a non-zero end is a `CommandError` that holds the last lines of its standard error.
     A program that cannot be found or started, or that ran out of time, is always one.
     """
+    import subprocess
+
     try:
         done = subprocess.run(
             list(argv),
@@ -90,7 +91,7 @@ def run(
     except subprocess.TimeoutExpired:
         raise CommandError(f"{argv[0]} did not end within {timeout:g} s", hint=f"try: {line(argv, cwd)}") from None
     except FileNotFoundError as error:
-        if cwd is not None and not Path(cwd).is_dir():
+        if cwd is not None and not os.path.isdir(cwd):  # noqa: PTH112
             raise CommandError(f"{cwd} is not a directory") from error
         raise CommandError(f"{argv[0]} was not found", hint="install it, or put it on PATH") from error
     except OSError as error:
@@ -103,6 +104,8 @@ def run(
 
 def failure(ended: Completed, cwd: str | Path | None = None) -> CommandError:
     """The error that says how `ended` failed."""
+    import signal
+
     said = ended.stderr.decode("utf-8", "backslashreplace").strip().splitlines()[-5:]
     if ended.code > 128 and ended.code - 128 in signal.valid_signals():
         how = f"was killed by {signal.Signals(ended.code - 128).name}"
@@ -129,6 +132,8 @@ def spawn(
     new_session: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Starts `argv` and returns at once. Streams that are not given are ``/dev/null``."""
+    import subprocess
+
     try:
         return subprocess.Popen(
             list(argv),
@@ -181,6 +186,10 @@ def relay(
     what that writes later goes nowhere, and does not end it. SIGINT, SIGTERM and SIGHUP that reach
     us are passed on to it; it decides when to end.
     """
+    import selectors
+    import sys
+    import time
+
     tails = {1: bytearray(), 2: bytearray()}
     truncated = False
     with spawn(argv, env=env, stdin=sys.stdin.fileno() if sys.stdin else None, stdout=PIPE, stderr=PIPE) as child:
@@ -245,6 +254,8 @@ def _write(stream: int, data: bytes) -> None:
         try:
             view = view[os.write(stream, view) :]
         except BlockingIOError:
+            import select
+
             select.select((), (stream,), ())
         except BrokenPipeError:
             return  # who reads us has gone (`| head`): the program inside is not to suffer from it
@@ -253,13 +264,15 @@ def _write(stream: int, data: bytes) -> None:
 class _passing_on:
     """While entered, signals that would end us are passed on to `pid`."""
 
-    _signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-
     def __init__(self, pid: int) -> None:
         self.pid = pid
 
     def __enter__(self) -> None:
-        self.before: list[Any] = []
+        import contextlib
+        import signal
+        import threading
+
+        self.before: dict[int, Any] = {}
         if threading.current_thread() is not threading.main_thread():
             return  # Python gives signals to its main thread only
 
@@ -267,8 +280,11 @@ class _passing_on:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
-        self.before = [signal.signal(number, pass_on) for number in self._signals]
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            self.before[number] = signal.signal(number, pass_on)
 
     def __exit__(self, *exc: object) -> None:
-        for number, before in zip(self._signals, self.before, strict=False):
+        import signal
+
+        for number, before in self.before.items():
             signal.signal(number, before)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,8 +123,9 @@ class _Steps:
             ended = process.run(command.argv, env=command.env, check=False)
             if ended.code:
                 said = (ended.stdout + ended.stderr)[-SETUP_TAIL:].decode("utf-8", "backslashreplace").strip()
+                shown = "".join(f"\n  {git.printable(each)}" for each in said.splitlines())
                 raise CommandError(
-                    f"setup {line!r} ended with exit code {ended.code}{':' if said else ''}\n{git.printable(said)}".strip(),
+                    f"setup {line!r} ended with exit code {ended.code}{':' if shown else ''}{shown}",
                     hint=f"try it inside: sessionctl exec {lane.session} -- sh -c {shlex.quote(line)}",
                 )
         self.set_up[lane.session] = target.id
@@ -137,7 +137,7 @@ class _Steps:
         target = _one(action.target)
         self.site.backend(target.backend).stop(target)
         if made is not None and made.id == target.id:
-            made = replace(made, status="stopped", pid=None, started_at=None)
+            made = made._replace(status="stopped", pid=None, started_at=None)
         return Made(made)
 
     def update(self, lane: Lane, action: Action, made: Observed | None) -> Made:
@@ -158,7 +158,7 @@ class _Steps:
 
     def _branch_inside(self, target: Observed, name: str) -> None:
         # Both by plumbing: no hook, no checkout, index and files stay as they are.
-        script = 'git check-ref-format --branch "$1" >/dev/null && git branch --no-track -- "$1" && git symbolic-ref HEAD "refs/heads/$1"'
+        script = 'git branch --no-track -- "$1" && git symbolic-ref HEAD "refs/heads/$1"'
         command = self.site.backend(target.backend).command(target, ("sh", "-c", script, "sh", name))
         ended = process.run(command.argv, env=command.env, check=False)
         if ended.code:
@@ -208,7 +208,6 @@ class _Steps:
             git=state,
             created_at=before.created_at if before else now,
             last_active=before.last_active if before else now,
-            stopped_at=before.stopped_at if before and target.status == "stopped" else None,
         )
         with site.store.writing():
             if site.store.save(after):

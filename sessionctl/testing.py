@@ -140,7 +140,8 @@ class MemoryBackend:
         for other in sandbox.parent.glob("*/running"):
             if other.parent != sandbox:
                 raise BackendError(f"the files of session {target.session} are in use by another sandbox")
-        (sandbox / "running").touch(exist_ok=True) if not (sandbox / "running").exists() else None
+        if not (sandbox / "running").exists():
+            (sandbox / "running").touch()
         return self._observe(sandbox)
 
     def stop(self, target: Observed) -> None:

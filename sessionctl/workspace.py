@@ -27,11 +27,10 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from sessionctl import beneath, git
+from sessionctl import beneath, git, process
 from sessionctl.errors import GitError, UsageError
 from sessionctl.model import Mount, SessionSpec, Workspace, is_name, require_name
 
@@ -184,7 +183,7 @@ def prepare(
             first = _first_files(recipe.commit, declared.branch, base_ref)
             standing = _begin(directory, name, owner, Standing("clone", recipe, stack, ()), first)
         elif recipe != standing.recipe:
-            stack = replace(standing.workspace, lower=(base.tree,), mounts=base.mounts)
+            stack = standing.workspace._replace(lower=(base.tree,), mounts=base.mounts)
             standing = standing._replace(recipe=recipe, workspace=stack)
             _save_standing(directory, name, standing)
     missing = tuple(path for path in declared.include if path not in standing.included)
@@ -221,7 +220,7 @@ def _begin(directory: Path, name: str, owner: Owner, standing: Standing, files: 
         scratch = os.path.join(final, "scratch")
     for path, content in files.items():
         beneath.write(os.path.join(fresh, "upper"), path, content, 0o644, owner)
-    stack = replace(standing.workspace, upper=os.path.join(final, "upper"), scratch=scratch)
+    stack = standing.workspace._replace(upper=os.path.join(final, "upper"), scratch=scratch)
     standing = standing._replace(workspace=stack)
     _save_standing(directory, name, standing)
     os.rename(fresh, final)
@@ -446,6 +445,8 @@ def _make_base(
         _lay(source, recipe.commit, os.path.join(tree, ".git"), tree, recipe, lent)
         if owner is not None:
             _chown(tree, owner)
+        # The mark must not survive a power cut that the files do not: every session here stands on them.
+        process.run(["sync", "-f", place])
         mark = {"mounts": [[mount.source, mount.path] for mount in lent.mounts], "pins": lent.pins}
         beneath.publish(os.path.join(place, "mark"), json.dumps(mark).encode())
     except BaseException:

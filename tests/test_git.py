@@ -378,7 +378,7 @@ def test_whatever_no_commit_holds_makes_a_session_dirty(world: World, script: st
 
 HIDING = {
     "config worktree": "git config core.worktree /tmp",
-    "config sparse": "git config core.sparseCheckout true; echo /src/ >.git/info/sparse-checkout; git read-tree -m HEAD",
+    "sparse": "git config core.sparseCheckout true; echo /src/ >.git/info/sparse-checkout; git read-tree -m HEAD",
     "include": "git config include.path /workspace/evil; printf '[core]\\n\\tworktree=/tmp\\n' >evil",
     "untracked": "git config status.showUntrackedFiles no; git config core.untrackedCache true",
     "exclude": "git config core.excludesFile /workspace/ex; echo '*' >ex; echo '*' >.git/info/exclude",
@@ -538,7 +538,8 @@ def test_what_cannot_be_counted_is_unknown(world: World) -> None:
     assert git.count(world.inside(work), work.commit, ONE, None, [work.commit]) == (None, None, 0)
     world.agent(
         work,
-        "git commit -q --allow-empty -m 2; o=$(git rev-parse HEAD | cut -c1-2); git commit -q --allow-empty -m 3; rm -f .git/objects/$o/*",
+        "commit='git commit -q --allow-empty -m'; $commit 2; o=$(git rev-parse HEAD | cut -c1-2); $commit 3;"
+        "rm -f .git/objects/$o/*",
     )
     head = head_of(work)
     assert head.commit and git.count(world.inside(work), head.commit, work.commit, None, [work.commit]) == (

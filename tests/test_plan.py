@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -264,18 +263,18 @@ PRUNED: dict[str, tuple[str, str]] = {
     ),
     "something in its home": (pruned(home=("~/notes",)), kept("its home holds ~/notes")),
     "home not looked at": (pruned(home=None), kept("its home was not looked at")),
-    "busy": (pruned(observed=sandbox(A, busy=True)), kept("a process runs in it")),
+    "busy": (pruned(observed=sandbox(A, busy=True)), kept("processes run in it: sessionctl stop api")),
     "not known whether busy": (pruned(observed=sandbox(A)), kept("it is not known whether processes run in it")),
     "used a minute ago": (
-        pruned(recorded=replace(record(A), last_active=NOW - 60)),
+        pruned(recorded=record(A)._replace(last_active=NOW - 60)),
         kept("used 1m ago, idle is 10m"),
     ),
     "used in the future, says a clock that was set back": (
-        pruned(recorded=replace(record(A), last_active=NOW + 60)),
+        pruned(recorded=record(A)._replace(last_active=NOW + 60)),
         kept("used 0s ago, idle is 10m"),
     ),
     "used a minute ago, and idle is said to be nothing": (
-        pruned(recorded=replace(record(A), last_active=NOW - 60), idle=0),
+        pruned(recorded=record(A)._replace(last_active=NOW - 60), idle=0),
         GOES,
     ),
     "protected": (

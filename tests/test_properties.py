@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -140,7 +139,7 @@ class Site:
                 assert target in self.running() and target is not None
                 assert self.declared is not None
                 base = self.record or record(self.declared, target, setup="")
-                self.record = replace(base, setup=target)
+                self.record = base._replace(setup=target)
             case "branch":
                 pass
             case "verify":
@@ -166,7 +165,7 @@ class Site:
 
     def _change(self, target: str | None, **changes: object) -> None:
         assert target is not None
-        self.sandboxes[target] = replace(self.sandboxes[target], **changes)  # type: ignore[arg-type]
+        self.sandboxes[target] = self.sandboxes[target]._replace(**changes)  # type: ignore[arg-type]
 
 
 def _made(observed: Observed) -> Declaration:

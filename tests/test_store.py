@@ -15,7 +15,6 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,10 +189,10 @@ class TestRecords:
             assert record.protect
 
     def test_what_is_not_known_comes_back_as_not_known(self, store: Store) -> None:
-        empty = replace(RECORD, git=GitState(), stopped_at=None, sandbox="")
+        empty = RECORD._replace(git=GitState(), stopped_at=None, sandbox="")
         store.save(empty)
         assert store.record("api") == empty
-        clean = replace(RECORD, git=GitState(dirty=False, error="no repository"))
+        clean = RECORD._replace(git=GitState(dirty=False, error="no repository"))
         assert store.save(clean)
         loaded = store.record("api")
         assert loaded is not None
@@ -206,9 +205,9 @@ class TestRecords:
         loaded = store.record("api")
         assert loaded is not None
         assert not store.save(loaded)
-        assert store.save(replace(loaded, git=replace(GIT, ahead=2)))
-        assert store.save(replace(RECORD, last=Declaration.of(replace(SPEC, title="other"))))
-        assert not store.save(replace(RECORD, last=Declaration.of(replace(SPEC, title="other"))))
+        assert store.save(loaded._replace(git=GIT._replace(ahead=2)))
+        assert store.save(RECORD._replace(last=Declaration.of(SPEC._replace(title="other"))))
+        assert not store.save(RECORD._replace(last=Declaration.of(SPEC._replace(title="other"))))
 
     def test_forgetting_keeps_the_journal(self, store: Store) -> None:
         store.save(RECORD)
@@ -221,7 +220,7 @@ class TestRecords:
     @pytest.mark.parametrize("name", BAD_NAMES)
     def test_a_bad_name_is_refused_at_every_door(self, store: Store, directory: Path, name: str) -> None:
         doors: list[Callable[[], Any]] = [
-            lambda: store.save(replace(RECORD, session=name)),
+            lambda: store.save(RECORD._replace(session=name)),
             lambda: store.record(name),
             lambda: store.forget(name),
             lambda: store.note(name, "create"),
@@ -233,7 +232,7 @@ class TestRecords:
         assert not directory.exists()
 
     def test_what_an_agent_named_in_bytes_that_are_not_text_is_spelled_out(self, store: Store) -> None:
-        strange = replace(RECORD, git=replace(GIT, branch="b\udcff", error="e\udcfe", changes=("c\udcfd", "n\0l")))
+        strange = RECORD._replace(git=GIT._replace(branch="b\udcff", error="e\udcfe", changes=("c\udcfd", "n\0l")))
         assert store.save(strange)
         loaded = store.record("api")
         assert loaded is not None
@@ -263,7 +262,7 @@ class TestCorruptRecords:
     ) -> None:
         store.save(RECORD)
         for name in ("a", "z"):
-            store.save(replace(RECORD, session=name))
+            store.save(RECORD._replace(session=name))
         sql(directory, f"UPDATE record SET {damage} WHERE session = 'api'")
         records = store.records()
         assert records.keys() == {"a", "api", "z"}
@@ -271,13 +270,13 @@ class TestCorruptRecords:
         assert records["api"].sandbox == RECORD.sandbox
         assert isinstance(dict(records["api"].last.data), dict)
         assert store.record("api") == records["api"]
-        assert records["a"] == replace(RECORD, session="a")
+        assert records["a"] == RECORD._replace(session="a")
         assert not records["z"].corrupt
 
     def test_one_with_a_bad_name_is_shown_as_corrupt(self, store: Store, directory: Path) -> None:
         store.save(RECORD)
-        store.save(replace(RECORD, session="b"))
-        store.save(replace(RECORD, session="c"))
+        store.save(RECORD._replace(session="b"))
+        store.save(RECORD._replace(session="c"))
         sql(directory, "UPDATE record SET session = '../x' WHERE session = 'b'")
         sql(directory, "UPDATE record SET session = x'ff00' WHERE session = 'c'")
         records = store.records()
@@ -293,7 +292,7 @@ class TestCorruptRecords:
         damaged = store.record("api")
         assert damaged is not None
         with pytest.raises(StoreError):
-            store.save(replace(damaged, git=GIT))
+            store.save(damaged._replace(git=GIT))
         assert store.save(RECORD)
         assert store.record("api") == RECORD
 
@@ -382,7 +381,7 @@ class TestTransactions:
     def test_all_or_nothing(self, store: Store) -> None:
         store.save(RECORD)
         with pytest.raises(RuntimeError), store.writing():
-            store.save(replace(RECORD, session="b"))
+            store.save(RECORD._replace(session="b"))
             with store.writing():
                 store.note("b", "create")
             store.forget("api")
@@ -390,7 +389,7 @@ class TestTransactions:
         assert store.records() == {"api": RECORD}
         assert list(store.journal()) == []
         with store.writing():
-            store.save(replace(RECORD, session="b"))
+            store.save(RECORD._replace(session="b"))
             store.note("b", "create")
         assert store.records().keys() == {"api", "b"}
 
@@ -406,7 +405,6 @@ class TestTransactions:
         store.save(RECORD)
         script = """
             import sys
-            from dataclasses import replace
             from pathlib import Path
             from sessionctl.store import Store
             store = Store(Path(sys.argv[1]))
@@ -429,7 +427,7 @@ class TestTransactions:
         def work(number: int) -> None:
             for turn in range(10):
                 with store.writing():
-                    store.save(replace(RECORD, session=f"s-{number}", created_at=float(turn)))
+                    store.save(RECORD._replace(session=f"s-{number}", created_at=float(turn)))
                     store.note(f"s-{number}", "exec", turn=turn)
                 assert store.records()[f"s-{number}"].created_at == turn
 
@@ -536,11 +534,17 @@ class TestLock:
         with running(HOLDER, directory) as child:
             with pytest.raises(LockedError), store.lock(0.1):
                 pytest.fail("two at once")
-            assert child.stdin is not None
-            timer = threading.Timer(0.1, child.stdin.close)
+            released = threading.Event()
+
+            def release() -> None:
+                assert child.stdin is not None
+                released.set()
+                child.stdin.close()
+
+            timer = threading.Timer(0.1, release)
             timer.start()
             with store.lock(30):
-                assert timer.finished.is_set()
+                assert released.is_set()
             timer.join()
 
     def test_is_freed_by_the_kernel_when_its_holder_is_killed(self, store: Store, directory: Path) -> None:
@@ -596,7 +600,7 @@ class TestFile:
         ]
         assert not any(store.save(record) for record in records.values())
         store.note("docs", "start")
-        assert store.save(replace(api, base="f" * 40))
+        assert store.save(api._replace(base="f" * 40))
 
     def test_an_older_schema_is_migrated(self, store: Store, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         store.save(RECORD)
@@ -619,7 +623,7 @@ class TestFile:
         sql(directory, "ALTER TABLE record ADD COLUMN new TEXT; PRAGMA user_version = 7")
         before = fingerprint(directory)
         assert store.records() == {"api": RECORD}
-        for write in (lambda: store.save(replace(RECORD, base="")), lambda: store.note("api", "x")):
+        for write in (lambda: store.save(RECORD._replace(base="")), lambda: store.note("api", "x")):
             with pytest.raises(StoreError, match=r"newer sessionctl \(schema 7, this one knows 1\)") as caught:
                 write()
             assert caught.value.hint
@@ -638,7 +642,7 @@ class TestFile:
         if damage == "unreadable" and ROOT:
             pytest.skip("root may read everything")
         for number in range(50):
-            store.save(replace(RECORD, session=f"s-{number}"))
+            store.save(RECORD._replace(session=f"s-{number}"))
         store.close()
         path = directory / "state.db"
         if damage == "truncated":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
 from sessionctl.model import Declaration, FileSpec, GitState, Observed, Record, SessionSpec, Workspace, WorkspaceSpec
@@ -52,4 +51,4 @@ CLEAN = GitState(branch="agents/api", commit="c" * 40, dirty=False, ahead=0, beh
 
 def git(**changes: Any) -> GitState:
     """A clean state that everything is held of, but for `changes`."""
-    return replace(CLEAN, **changes)
+    return CLEAN._replace(**changes)

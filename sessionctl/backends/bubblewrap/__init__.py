@@ -457,12 +457,11 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any], effects: set[Effect]
 
 
 def _with_busy(found: Sequence[Observed]) -> list[Observed]:
-    from dataclasses import replace
 
     populations = alive.populations()
     spaces = [alive.pid_namespace(observed.pid) if observed.pid else "" for observed in found]
     return [
-        replace(observed, busy=populations.get(space, 0) > 1) if space else observed
+        observed._replace(busy=populations.get(space, 0) > 1) if space else observed
         for observed, space in zip(found, spaces, strict=True)
     ]
 

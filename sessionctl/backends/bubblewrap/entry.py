@@ -91,9 +91,9 @@ def main() -> "NoReturn":
             reset_signals()
             start_in(given[b"PLACES"].split(b":"))
             give_up_power(seccomp)
+            execute(argv, env, launcher)
         except BaseException as error:
-            fail("cannot give up power inside the sandbox", error)
-        execute(argv, env, launcher)
+            fail(f"cannot run {argv[0]!r} inside the sandbox", error)
     try:
         os._exit(relay.attend(child, signals))
     except BaseException as error:
