@@ -461,6 +461,7 @@ class Project:
 
     def start(self, name: str) -> bool:
         """Starts the processes of a session again; whether it did not run already."""
+        self._sandbox(name)
         with self.changing():
             target, record = self._sandbox(name)
             if target.status == "running":
@@ -471,6 +472,7 @@ class Project:
 
     def stop(self, name: str) -> bool:
         """Ends all processes of a session, keeps its files; whether it ran."""
+        self._sandbox(name)
         with self.changing():
             target, record = self._sandbox(name)
             if target.status != "running":

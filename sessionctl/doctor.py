@@ -56,4 +56,4 @@ def _backend(project: Project, name: str) -> Iterator[Check]:
         yield Check(False, f"backend {name}", str(error), error.hint)
         return
     for finding in backend.examine():
-        yield Check(finding.ok, f"{name}: {finding.what}", finding.found, finding.remedy)
+        yield Check(finding.ok, f"{name}: {finding.what}", finding.why, finding.remedy)

@@ -239,18 +239,34 @@ def _declared_safe(root: str) -> bool:
 
 
 def _says_bare(common_dir: str) -> bool:
-    return run(common_dir, "config", "--type=bool", "--get", "core.bare", check=False).text() == "true"
+    section = ""
+    for line in _file(os.path.join(common_dir, "config"), 1 << 20).decode("utf-8", "replace").lower().splitlines():
+        line = line.strip()
+        if line.startswith("["):
+            section = line
+        elif section == "[core]" and re.fullmatch(r"bare(\s*=\s*(true|yes|on|1))?", line):
+            return True
+    return False
 
 
 def identity(repository: Repository) -> tuple[str, str]:
     """The name and e-mail address the user commits with there; empty where none is configured."""
-    extra = {"LC_ALL": "C"}
-    if "XDG_CONFIG_HOME" in os.environ:
-        extra["XDG_CONFIG_HOME"] = os.environ["XDG_CONFIG_HOME"]
-    argv = ("git", f"--git-dir={repository.git_dir}", "config", "--null", "--get-regexp", r"^user\.(name|email)$")
-    said = os.fsdecode(process.run(argv, env=process.environment(extra), check=False).stdout)
-    values = dict(item.split("\n", 1) for item in said.split("\0") if "\n" in item)
-    return values.get("user.name", ""), values.get("user.email", "")
+    import configparser
+
+    from git import Repo
+    from git.config import GitConfigParser, get_config_path
+    from git.exc import GitError as GitPythonError
+
+    # Named file by file: GitPython would otherwise ask GIT_COMMON_DIR, which a hook has set for another repository.
+    files = [get_config_path("system"), get_config_path("user"), get_config_path("global")]
+    files.append(os.path.join(repository.common_dir, "config"))
+    try:
+        # The repository is for `includeIf`, by which people keep two identities apart.
+        with Repo(repository.git_dir) as repo, GitConfigParser(files, read_only=True, repo=repo) as config:
+            name, email = (config.get_value("user", key, default="") for key in ("name", "email"))
+    except (OSError, ValueError, configparser.Error, GitPythonError) as error:
+        raise GitError(f"git's configuration cannot be read: {error}", hint="try: git config --list") from error
+    return str(name), str(email)
 
 
 def resolve(repository: Repository, base: str) -> tuple[str, str]:

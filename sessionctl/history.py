@@ -38,7 +38,7 @@ class Reader:
         return git.host_refs(self._repository)
 
     def look(self, observed: Observed, record: Record | None, depth: Depth) -> GitState:
-        """The git state of the session in `observed`; what was not looked at again is as in `record`, if it still holds."""
+        """The git state of the session in `observed`; what is not looked at anew is as in `record`, if that holds."""
         known = record.git if record is not None else GitState()
         stands_on = observed.workspace
         if stands_on is None:

@@ -38,7 +38,7 @@ EFFECT: Mapping[str, Effect] = {
     "workspace.lfs": "replace",
     "workspace.base": "replace",
     "network": "restart",
-    "workspace.include": "restart",  # files go into the upper layer, which only the sandbox may write while it is mounted
+    "workspace.include": "restart",  # files go into the upper layer: only the sandbox may write it while it is mounted
     "workspace.branch": "in-place",
     "agent": "in-place",
     "title": "in-place",

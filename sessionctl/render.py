@@ -90,12 +90,14 @@ def plan_text(plan: Plan, paint: Paint) -> str:
 def _lane(lane: Lane, width: int, paint: Paint) -> Iterable[str]:
     change = lane.change
     sign, colour = ("-", "red") if any(a.verb == "discard" for a in lane.actions) else _SIGNS[change.kind]
-    reason = lane.kept and f"kept: {lane.kept}" or change.reason
+    reason = f"kept: {lane.kept}" if lane.kept else change.reason
     kind = "remove" if any(action.verb == "discard" for action in lane.actions) else change.kind
-    yield f"{paint(colour, sign)} {paint('bold', f'{change.session:{width}}')}  {paint(colour, f'{kind:8}')}  {printable(reason)}"
+    name = paint("bold", f"{change.session:{width}}")
+    yield f"{paint(colour, sign)} {name}  {paint(colour, f'{kind:8}')}  {printable(reason)}"
     pad = " " * 6
     for field in change.fields:
-        yield f"{pad}{field.path}: {_value(field.before)} -> {_value(field.after)}  {paint('dim', _COSTS[field.effect])}"
+        cost = paint("dim", _COSTS[field.effect])
+        yield f"{pad}{field.path}: {_value(field.before)} -> {_value(field.after)}  {cost}"
     for refusal in lane.refused:
         yield f"{pad}{paint('red', f'cannot be done here: {printable(refusal)}')}"
     if lane.blocked:
@@ -136,8 +138,6 @@ def _listed(names: Sequence[str]) -> str:
 def _value(value: Any) -> str:
     if value is None:
         return "(none)"
-    if isinstance(value, str):
-        return printable(json.dumps(value, ensure_ascii=False))
     return printable(json.dumps(value, ensure_ascii=False))
 
 
@@ -361,12 +361,12 @@ def event_text(entry: Entry, paint: Paint) -> str:
         import shlex
 
         words = printable(shlex.join(map(str, entry.data.get("argv", []))))
-        detail = (
-            f"[{entry.data.get('exit_code')}] {words if len(words) < 80 else words[:77] + '...'}  {paint('dim', where)}"
-        )
+        words = words if len(words) < 80 else f"{words[:77]}..."
+        detail = f"[{entry.data.get('exit_code')}] {words}  {paint('dim', where)}"
     elif entry.data.get("reason"):
         detail = f"{printable(str(entry.data['reason']))}  {paint('dim', where)}"
-    return f"{paint('dim', moment(entry.time) or '')}  {entry.session}  {paint('bold', f'{entry.event:8}')}  {detail}".rstrip()
+    when, event = paint("dim", moment(entry.time) or ""), paint("bold", f"{entry.event:8}")
+    return f"{when}  {entry.session}  {event}  {detail}".rstrip()
 
 
 def checks_text(checks: Sequence[Check], paint: Paint) -> str:

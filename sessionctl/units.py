@@ -36,7 +36,7 @@ def parse_duration(text: str) -> float:
     else:
         if text.strip() and not number:
             return total
-    raise UsageError(f"{ascii(text)} is not a duration", hint="write for example 90s, 10m, 2h30m or 7d")
+    raise UsageError(f"{text!a} is not a duration", hint="write for example 90s, 10m, 2h30m or 7d")
 
 
 def size(count: int) -> str:

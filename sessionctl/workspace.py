@@ -23,7 +23,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -32,7 +31,7 @@ from typing import NamedTuple
 
 from sessionctl import beneath, git, process
 from sessionctl.errors import GitError, UsageError
-from sessionctl.model import Mount, SessionSpec, Workspace, is_name, require_name
+from sessionctl.model import Mount, SessionSpec, Workspace, is_id, is_name, require_name
 
 Owner = tuple[int, int] | None
 """The uid and gid that what a sandbox may write must belong to; None: our own."""
@@ -303,8 +302,9 @@ def discard(directory: Path, name: str) -> None:
         os.unlink(os.path.join(session, "workspace.json"))
     for part in ("work.discarded", "home.discarded", "work.new"):
         beneath.remove_tree(os.path.join(session, part))
-    with contextlib.suppress(OSError):  # Sandboxes of the session may still be there.
-        os.rmdir(session)
+    # What is left is a backend's: its lock, when no sandbox is there any more.
+    if os.path.isdir(session) and not any(is_id(name) for name in os.listdir(session)):
+        beneath.remove_tree(session)
 
 
 # --- files of the user's checkout --------------------------------------------------------------
@@ -605,7 +605,8 @@ def _content_of(source: str, commit: str) -> _Content:
             links.append((os.fsdecode(path), about.split(b" ")[2].decode()))
         elif record.endswith((b"\t.gitattributes", b"/.gitattributes")):
             attributes.append(record.split(b" ", 2)[2].partition(b"\t")[0])
-    texts = git.run(source, "cat-file", "--batch", input=b"".join(name + b"\n" for name in attributes)).stdout
+    names = b"".join(name + b"\n" for name in attributes)
+    texts = git.run(source, "cat-file", "--batch", input=names).stdout if names else b""
     lfs = re.search(rb"^[^#\n]*\sfilter=lfs(?:\s|$)", texts, re.MULTILINE) is not None
     return _Content(len(records), tuple(links), lfs)
 
@@ -619,8 +620,12 @@ def _require_declared(content: _Content, recipe: Recipe) -> None:
         )
     if content.lfs and not recipe.lfs:
         raise GitError(f"commit {recipe.commit[:12]} keeps files in Git LFS", hint="set workspace.lfs = true")
-    if content.lfs and shutil.which("git-lfs") is None:
+    if content.lfs and not _has_lfs():
         raise GitError("the repository keeps files in Git LFS, and git-lfs was not found", hint="install git-lfs")
+
+
+def _has_lfs() -> bool:
+    return any(os.access(os.path.join(place, "git-lfs"), os.X_OK) for place in os.get_exec_path())
 
 
 def _lay(source: _Source, commit: str, git_dir: str, tree: str, recipe: Recipe, lent: _Lent) -> None:
@@ -634,7 +639,7 @@ def _lay(source: _Source, commit: str, git_dir: str, tree: str, recipe: Recipe, 
     _skeleton(git_dir, commit, os.path.relpath(tree, git_dir), _config(recipe, content, modules))
     shallow = os.path.join(source.common_dir, "shallow")
     if os.path.exists(shallow):
-        shutil.copyfile(shallow, os.path.join(git_dir, "shallow"))
+        _copy(shallow, os.path.join(git_dir, "shallow"))
     own = recipe.history == "own"
     _pack(source.common_dir, commit, git_dir, whole=own)
     store = os.path.join(source.common_dir, "objects")
@@ -797,7 +802,7 @@ def _checkout_lfs(source: str, git_dir: str, tree: str, inside: str, lent: _Lent
             kept = os.path.join(line[:2], line[2:4], line[:64])
             if os.path.exists(os.path.join(objects, kept)):
                 os.makedirs(os.path.join(storage, "objects", os.path.dirname(kept)), exist_ok=True)
-                shutil.copyfile(os.path.join(objects, kept), os.path.join(storage, "objects", kept))
+                _copy(os.path.join(objects, kept), os.path.join(storage, "objects", kept))
     lfs(storage, "checkout")
     pointers = [line for line in lfs(storage, "ls-files", "--long").splitlines() if line[65:66] == "-"]
     if pointers:
@@ -833,6 +838,12 @@ def _alternate(store: str) -> bytes:
         escaped = store.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         store = f'"{escaped}"'
     return os.fsencode(store) + b"\n"
+
+
+def _copy(source: str, target: str) -> None:
+    from shutil import copyfile  # Rarely wanted, and slow to import.
+
+    copyfile(source, target)
 
 
 def _write(path: str, content: str | bytes) -> None:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from sessionctl import beneath
+from sessionctl.backends import Context
+from sessionctl.backends.bubblewrap import Backend
+from tests.command import Repository
 
 
 @pytest.fixture(autouse=True)
@@ -17,10 +24,33 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("HOME", str(home))
     for name in ("CONFIG", "STATE", "CACHE", "DATA"):
         monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
-    (home / ".gitconfig").write_text("[user]\n\tname = Test Person\n\temail = person@test.invalid\n[init]\n\tdefaultBranch = main\n")
+    config = "[user]\n\tname = Test Person\n\temail = person@test.invalid\n[init]\n\tdefaultBranch = main\n"
+    (home / ".gitconfig").write_text(config)
 
 
 @pytest.fixture
 def home() -> Path:
     """The test's home directory."""
     return Path(os.environ["HOME"])
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
+    """A repository whose sandboxes end with the test, in a state directory that root's sandboxes can pass into."""
+    refusals = Backend(Context("probe", tmp_path)).probe()
+    if refusals:
+        text = "; ".join(f"{refusal.what}: {refusal.why}" for refusal in refusals)
+        if os.environ.get("CI"):
+            pytest.fail(f"the bubblewrap backend must run in CI: {text}")
+        pytest.skip(text)
+    state = Path(tempfile.mkdtemp(prefix="sessionctl-test-"))
+    state.chmod(0o711)
+    monkeypatch.setenv("SESSIONCTL_STATE_DIR", str(state))
+    made = Repository(tmp_path / "demo")
+    yield made
+    for directory in state.iterdir():
+        backend = Backend(Context("cleanup", directory))
+        for observed in backend.observe():
+            if observed.id:
+                backend.stop(observed)
+    beneath.remove_tree(str(state))

@@ -503,14 +503,17 @@ def test_the_users_python_cannot_be_changed_through_a_replaced_tool(
 
 
 def test_nothing_is_imported_once_inside(bench: Bench, target: Observed, tmp_path: Path) -> None:
+    """Python imports late and unasked (os.execvpe imports warnings): not from where an agent can write."""
+    (upper(target) / "poison.py").write_text("print('poisoned')\n")
+    own(bench, upper(target) / "poison.py")
     command = bench.backend.command(target, ["true"])
-    script = Path(command.argv[3]).read_text()
+    early = "name, code = argv[0], 127"
+    script = Path(command.argv[3]).read_text().replace(early, f"import poison\n    {early}")
     planted = tmp_path / "planted.py"
-    late = "import colorsys\n    name, code = argv[0], 127"
-    planted.write_text(script.replace("name, code = argv[0], 127", late))
+    planted.write_text(f"import sys; sys.path.append('/workspace')\n{script}")
     done = process.run([*command.argv[:3], str(planted), *command.argv[4:]], env=command.env, check=False)
-    assert done.code == 125
-    assert b"colorsys" in done.stderr
+    assert (done.code, done.stdout) == (125, b"")
+    assert b"No module named 'poison'" in done.stderr
 
 
 def test_entry_refuses_another_process_than_the_one_that_was_seen(bench: Bench, target: Observed) -> None:
@@ -621,7 +624,7 @@ def test_a_start_that_fails_says_what_bwrap_said_and_leaves_nothing(bench: Bench
     with pytest.raises(BackendError, match=r"layers/api|/run/"):
         bench.backend.start(target)
     assert bench.backend.observe()[0].status == "stopped"
-    assert alive.keeper(str(files(bench, target).parent / "lock")) is None
+    assert alive.keeper(str(files(bench, target).parent / "lock"), str(bench.home())) is None
     assert bench.run(target, "true", inspect=True).code == 125
 
 
@@ -805,7 +808,7 @@ def test_a_terminal_of_the_sandbox_is_relayed(bench: Bench, target: Observed) ->
 
 
 def test_control_c_interrupts_the_program_and_the_terminal_is_as_before(bench: Bench, target: Observed) -> None:
-    with Terminal(bench.backend.command(target, ["sh", "-c", "echo ready; sleep 60"], tty=True)) as terminal:
+    with Terminal(bench.backend.command(target, ["sh", "-c", "echo ready; read line"], tty=True)) as terminal:
         terminal.expect(b"ready")
         assert termios.tcgetattr(terminal.slave) != terminal.settings
         terminal.type(b"\x03")
@@ -831,8 +834,15 @@ def test_a_resized_terminal_is_resized_inside(bench: Bench, target: Observed) ->
 
 
 def test_all_that_a_program_wrote_before_it_ended_arrives(bench: Bench, target: Observed) -> None:
-    with Terminal(bench.backend.command(target, ["sh", "-c", "seq 20000; echo end"], tty=True)) as terminal:
-        terminal.expect(b"19999\r\n20000\r\nend\r\n")
+    script = "echo ready; sleep 0.2; seq 300; echo end"
+    with Terminal(bench.backend.command(target, ["sh", "-c", script], tty=True)) as terminal:
+        terminal.expect(b"ready")
+        entry = terminal.running.pid
+        program = int(Path(f"/proc/{entry}/task/{entry}/children").read_text())
+        terminal.running.send_signal(signal.SIGSTOP)  # so that output and end are there at once
+        eventually(lambda: alive.start_of(program) is None)
+        terminal.running.send_signal(signal.SIGCONT)
+        terminal.expect(b"299\r\n300\r\nend\r\n")
         assert terminal.wait() == 0
 
 

@@ -110,12 +110,13 @@ def test_a_repository_of_somebody_else_is_refused_as_git_does(tmp_path: Path, mo
 
 
 def test_finding_reading_and_refs_start_no_program(tmp_path: Path) -> None:
-    repo = repository(tmp_path / "repo", "git worktree add -q ../linked; git pack-refs --all; git tag t")
+    top = "git clone -q --bare . ../top/.bare; echo 'gitdir: ./.bare' >../top/.git"
+    repo = repository(tmp_path / "repo", f"git worktree add -q ../linked; git pack-refs --all; git tag t; {top}")
     code = f"""
 import sys, pathlib
 from sessionctl import git
 sys.addaudithook(lambda event, args: (_ for _ in ()).throw(SystemExit(event)) if event == "subprocess.Popen" else None)
-for root in ({repo.root!r}, {str(tmp_path / "linked")!r}):
+for root in ({repo.root!r}, {str(tmp_path / "linked")!r}, {str(tmp_path / "top")!r}):
     repo = git.find_repository(pathlib.Path(root))
     assert git.host_refs(repo).tips
     assert git.read_head([{repo.root!r}]).commit
@@ -522,6 +523,27 @@ def test_commits_are_counted_wherever_they_are(world: World, script: str, expect
     assert git.count(world.inside(work), head.commit, work.commit, work.commit, tips) == expected
 
 
+def test_a_forged_commit_graph_hides_nothing(world: World) -> None:
+    repo = repository(world.place / "repo")
+    work = world.prepare(repo)
+    world.agent(work, "git commit -q --allow-empty -m x; git commit-graph write --reachable --no-progress")
+    head = head_of(work)
+    assert head.commit
+    graph = Path(work.upper, ".git/objects/info/commit-graph")
+    forged = bytearray(graph.read_bytes())
+    chunks = {
+        bytes(forged[at : at + 4]): int.from_bytes(forged[at + 4 : at + 12]) for at in range(8, 8 + 12 * forged[6], 12)
+    }
+    order = sorted((work.commit, head.commit))  # As the chunk of names has them; a row of data is 20+4+4+8 bytes.
+    parent = chunks[b"CDAT"] + 36 * order.index(work.commit) + 20
+    forged[parent : parent + 4] = order.index(head.commit).to_bytes(4)  # The base's parent is the session's commit.
+    graph.unlink()
+    graph.write_bytes(forged)
+    graph.chmod(0o644)
+    assert world.agent(work, "git rev-list --count HEAD --not main") == "0"  # Control: git believes it.
+    assert git.count(world.inside(work), head.commit, work.commit, None, []) == (1, None, 1)
+
+
 def test_behind_counts_what_the_base_has_gained(world: World) -> None:
     repo = repository(world.place / "repo")
     work, own = world.prepare(repo), world.prepare(repo, "own", history="own")
@@ -609,7 +631,7 @@ def test_a_detached_head_is_fetched_too(world: World) -> None:
 
 
 def test_a_branch_that_the_agent_deleted_stays_fetched(world: World) -> None:
-    repo = repository(world.place / "repo")
+    repo = repository(world.place / "repo", "git config fetch.prune true")
     work = world.prepare(repo)
     world.agent(work, "git switch -qc side; git commit -q --allow-empty -m 2; git switch -q agents/api")
     side = world.fetch(repo, work).heads["side"]

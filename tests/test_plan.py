@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from sessionctl.diff import diff
-from sessionctl.model import Declaration, World
+from sessionctl.model import Declaration, GitState, Observed, Record, World
 from sessionctl.plan import Policy, plan
 from tests.worlds import (
     BASE,
     BRANCH,
+    CLEAN,
     ENV,
     FILES,
     IMAGE,
@@ -233,9 +234,16 @@ def kept(why: str) -> str:
     return f"api: retained: not declared any more\n  kept: {why}\nin sync"
 
 
+KNOWN = record(A)
+
+
 def pruned(
-    state: Any = git(), observed: Any = IDLE, recorded: Any = record(A), home: Any = (), idle: float = 600.0
-) -> str:  # noqa: B008
+    state: GitState | None = CLEAN,
+    observed: Observed = IDLE,
+    recorded: Record | None = KNOWN,
+    home: tuple[str, ...] | None = (),
+    idle: float = 600.0,
+) -> str:
     homes = {} if home is None else {NAME: home}
     states = {} if state is None else {NAME: state}
     policy = Policy(prune=True, idle=idle)

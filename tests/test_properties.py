@@ -25,7 +25,6 @@ from tests.worlds import (
     PROTECTED,
     SETUP,
     STOPPED,
-    WORKSPACE,
     A,
     git,
     record,

@@ -333,21 +333,21 @@ def test_own_history_can_become_shared(world: World) -> None:
 
 
 def test_shared_history_becomes_own_once_its_objects_were_brought_home(world: World) -> None:
-    repo = repository(world.place / "repo", SECRET)
+    third = "git switch -qc third; echo staged >t; git add t; git commit -qm third; git switch -q main"
+    repo = repository(world.place / "repo", f"{SECRET}; {third}")
     work = world.prepare(repo)
-    other = sh(repo.root, "git rev-parse other")
-    world.agent(
-        work, f"git switch -qc picked; git cherry-pick {other} >/dev/null; echo mine >m; git add m; git commit -qm mine"
-    )
-    world.agent(work, "echo u >u; echo s >s2; git add s2")
+    # What the session has of other branches is reached by a reflog, and by its index, alone.
+    other, blob = sh(repo.root, "git rev-parse other third:t").split()
+    world.agent(work, f"git reset -q --hard {other}; git reset -q --hard main")
+    world.agent(work, f"git update-index --add --cacheinfo 100644,{blob},x; echo mine >m; git add m; echo u >u")
     with pytest.raises(GitError, match="borrows"):
         world.prepare(repo, history="own")
     assert world.prepare(repo) == work
     process.run(world.argv(work, workspace.localize(work.commit)))
     own = world.prepare(repo, history="own", localized=True)
     assert own.upper == work.upper and own.mounts == ()
-    assert world.agent(own, "git fsck --full; git log --format=%s; git status --porcelain; git show HEAD~:s") == (
-        "mine\nother\nfirst\nA  s2\n?? u\nsecret"
+    assert world.agent(own, "git fsck --full; git status --porcelain; git show :x; git show agents/api@{1}:s") == (
+        "A  m\nAD x\n?? u\nstaged\nsecret"
     )
     assert workspace.unused_bases(world.state) == (Path(work.lower[0]).parent.name,)
 

@@ -29,19 +29,22 @@ class Refusal(NamedTuple):
     """What a person can do about it."""
 
 
+class Finding(NamedTuple):
+    """One thing that a backend needs of this machine, looked at."""
+
+    ok: bool
+    what: str
+    why: str
+    """What was found, in the system's own words when it is bad."""
+    remedy: str = ""
+
+
 class Command(NamedTuple):
     """A program of the host that runs another one inside a sandbox."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     """Its whole environment."""
-
-
-class Frozen(NamedTuple):
-    """A sandbox's own files at one moment, for restore and fork."""
-
-    key: str
-    session: str
 
 
 class Backend(Protocol):
@@ -63,6 +66,9 @@ class Backend(Protocol):
         Empty when it can. Never raises, changes nothing.
         """
 
+    def examine(self) -> Sequence[Finding]:
+        """Everything that `probe` looks at without a spec, what is well too. Never raises, changes nothing."""
+
     def observe(self, *, session: str | None = None, deep: bool = False) -> Sequence[Observed]:
         """Everything that bears the project's mark, half-made things too; with `session`, of that one only.
 
@@ -70,7 +76,7 @@ class Backend(Protocol):
         Raises `BackendError` when it cannot look: not knowing is not the same as nothing there.
         """
 
-    def create(self, spec: SessionSpec, workspace: Workspace, base: Frozen | None = None) -> Observed:
+    def create(self, spec: SessionSpec, workspace: Workspace) -> Observed:
         """A ready, stopped sandbox for `spec`; its mark is moved into place last.
 
         A ready one of the session that was made of the same replace digest is returned as it is.
@@ -90,12 +96,6 @@ class Backend(Protocol):
 
     def stop(self, target: Observed) -> None:
         """Ends all processes of `target`, keeps its files. Returns when they are gone. Idempotent."""
-
-    def freeze(self, target: Observed, key: str) -> Frozen:
-        """The sandbox's own files, copied while it is paused. The same key gives the same result."""
-
-    def discard(self, frozen: Frozen) -> None:
-        """Frees a frozen state. Absent already is done."""
 
     def remove(self, target: Observed) -> None:
         """Removes one stopped sandbox: its mark first, then its files. Absent already is done.

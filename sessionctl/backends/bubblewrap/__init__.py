@@ -29,7 +29,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sessionctl import beneath
-from sessionctl.backends import Command, Context, Frozen, Refusal
+from sessionctl.backends import Command, Context, Finding, Refusal
 from sessionctl.backends.bubblewrap import alive, launching, profile
 from sessionctl.backends.bubblewrap.alive import Life
 from sessionctl.errors import BackendError
@@ -46,9 +46,6 @@ from sessionctl.model import (
     make_id,
     require_name,
 )
-
-if TYPE_CHECKING:
-    from sessionctl.backends.bubblewrap.host import Finding
 
 # A thousand sandboxes are looked at for one `plan`; pathlib would be most of that:
 # ruff: noqa: PTH101, PTH102, PTH103, PTH108, PTH110, PTH118, PTH208
@@ -196,14 +193,12 @@ class Backend:
         except FileNotFoundError:
             return None
         # Whoever started it was killed before it could write down what it had started.
-        pid = alive.keeper(self._lock(name))
+        pid = self._keeper(name)
         return alive.life_of(pid, boot) if pid is not None and _child_pid(info) in (None, pid) else None
 
     # --- what is changed -------------------------------------------------------------------------
 
-    def create(self, spec: SessionSpec, workspace: Workspace, base: Frozen | None = None) -> Observed:
-        if base is not None:
-            raise BackendError("bubblewrap cannot restore or fork a sandbox yet")
+    def create(self, spec: SessionSpec, workspace: Workspace) -> Observed:
         name = require_name(spec.name)
         declaration = Declaration.of(spec)
         boot = alive.boot_id()
@@ -334,7 +329,7 @@ class Backend:
                 return self._require_isolated(_child_pid(_read_fd(info)), boot)
             except BaseException:
                 child.kill()
-                pid = alive.keeper(self._lock(mark.session))
+                pid = self._keeper(mark.session)
                 if pid is not None and (start := alive.start_of(pid)) is not None:
                     alive.end(pid, start)
                 raise
@@ -407,6 +402,9 @@ class Backend:
             ) from None
         finally:
             os.close(fd)
+
+    def _keeper(self, name: str) -> int | None:
+        return alive.keeper(self._lock(name), f"{self._session(name)}/home")
 
     def _forget_life(self, name: str, id: str) -> None:
         for file in ("run", "info"):

@@ -2,21 +2,23 @@
 
 A pid alone is no proof, it is used again; with the time its process started and the boot it
 started in, it is. While no such triple is written down (we were killed between starting and
-writing) the session's lock tells: only the sandbox's own pid 1 keeps it open. This module may not
-start or change anything, but for `end`, which kills.
+writing) the session's files tell: only its sandbox's own pid 1 has them open or mounted. This
+module may not start or change anything, but for `end`, which kills.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 from sessionctl.backends.bubblewrap.profile import INIT
 from sessionctl.errors import BackendError
+from sessionctl.model import HOME
 
 # Asked for every sandbox there is; pathlib would be most of that:
-# ruff: noqa: PTH115, PTH116, PTH123, PTH208
+# ruff: noqa: PTH115, PTH116, PTH119, PTH120, PTH123, PTH208
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -77,27 +79,42 @@ def is_init(pid: int) -> bool:
         return False
 
 
-def keeper(lock: str) -> int | None:
-    """The pid 1 of another pid namespace that has the file `lock` open; None when there is none.
+def keeper(lock: str, home: str) -> int | None:
+    """The pid 1 of another pid namespace that has `lock` open or `home` mounted; None when there is none.
 
-    Looks at every process of the machine: for the rare case that nothing is written down.
+    Both are proof. The descriptors of a whole sandbox may be looked at by root only, the mounts of
+    one that is still being set up by nobody. Looks at every process of the machine: for the rare
+    case that nothing is written down.
     """
-    try:
-        info = os.stat(lock)
-    except FileNotFoundError:
-        return None
     for pid in processes():
         try:
             with open(f"/proc/{pid}/status", "rb") as file:
                 ids = file.read().partition(b"\nNSpid:")[2].partition(b"\n")[0].split()
-            if len(ids) < 2 or ids[-1] != b"1":
-                continue
-            for fd in os.listdir(f"/proc/{pid}/fd"):
-                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), info):
-                    return pid
         except OSError:
-            continue  # not ours to look at, or ended meanwhile
+            continue  # ended meanwhile
+        if len(ids) > 1 and ids[-1] == b"1" and (_has_mounted(pid, home) or _has_open(pid, lock)):
+            return pid
     return None
+
+
+def _has_mounted(pid: int, home: str) -> bool:
+    inside = f"/proc/{pid}/root{HOME}"
+    with suppress(OSError):  # no such directory, not ours to look at, ended meanwhile
+        # No link is followed: in a stranger's container it could lead back to the host, to `home`.
+        parent = os.open(os.path.dirname(inside), os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            found = os.stat(os.path.basename(inside), dir_fd=parent, follow_symlinks=False)
+        finally:
+            os.close(parent)
+        return os.path.samestat(found, os.stat(home))
+    return False
+
+
+def _has_open(pid: int, lock: str) -> bool:
+    with suppress(OSError):
+        info = os.stat(lock)
+        return any(os.path.samestat(os.stat(f"/proc/{pid}/fd/{fd}"), info) for fd in os.listdir(f"/proc/{pid}/fd"))
+    return False
 
 
 def processes() -> list[int]:

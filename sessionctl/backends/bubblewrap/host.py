@@ -14,8 +14,8 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
 
+from sessionctl.backends import Finding
 from sessionctl.backends.bubblewrap import profile, seccomp
 from sessionctl.errors import BackendError, CommandError, SessionctlError
 from sessionctl.model import Workspace
@@ -23,16 +23,6 @@ from sessionctl.model import Workspace
 _MINIMUM = (0, 11)
 """The first bwrap that mounts overlays."""
 _ROOT_DIRECTORIES = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at."""
-
-    ok: bool
-    what: str
-    why: str
-    """What was found, in the system's own words when it is bad."""
-    remedy: str = ""
 
 
 @cache

@@ -1,0 +1,155 @@
+"""What pages say of the code: the parts of docs/ that are made from it.
+
+A part stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; `PARTS` has a function for each name.
+``python -m tests.reference`` writes them anew. A test fails when a page holds an older one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sessionctl import cli, manifest, model
+from tests.pages import PAGES, ROOT
+
+# --- the manifest's keys -----------------------------------------------------------------------
+
+COSTS: Mapping[model.Effect, str] = {"in-place": "in place", "restart": "a restart", "replace": "a new sandbox"}
+SPECIAL = {
+    "count": "more or fewer sessions",
+    "workspace": "as its keys",
+    "workspace.base": "refused: settled when the session is made",
+    "workspace.mode": "refused: settled when the session is made",
+}
+"""Keys of which `model.EFFECT` does not say what becomes of a session that is there when they change."""
+
+
+def keys() -> str:
+    """A table of all keys that a session can have."""
+    lines = ["| key | type | default | a change costs | |", "|---|---|---|---|---|"]
+    for path, field in sorted(fields().items()):
+        default = f"`{_toml(field['default'])}`" if "default" in field else ""
+        lines.append(f"| `{path}` | {_type(field)} | {default} | {_cost(path)} | {_cell(field['description'])} |")
+    return "\n".join(lines)
+
+
+def fields() -> dict[str, dict[str, Any]]:
+    """The schema of each key of a session by its path, such as ``workspace.branch`` or ``files[].mode``."""
+    schema = manifest.schema()
+    return dict(_fields(schema["$defs"]["SessionTable"], schema["$defs"], ""))
+
+
+def _fields(table: Mapping[str, Any], tables: Mapping[str, Any], above: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, field in table["properties"].items():
+        yield f"{above}{name}", field
+        for inner, joint in (
+            *((each, ".") for each in (field, *field.get("oneOf", ()))),
+            (field.get("items", {}), "[]."),
+        ):
+            if "$ref" in inner:
+                yield from _fields(tables[inner["$ref"].rpartition("/")[2]], tables, f"{above}{name}{joint}")
+
+
+def _type(field: Mapping[str, Any]) -> str:
+    if "$ref" in field:
+        return "table"
+    if "enum" in field or "const" in field:
+        return " or ".join(f"`{_toml(value)}`" for value in field.get("enum", [field.get("const")]))
+    if "oneOf" in field:
+        return " or ".join(map(_type, field["oneOf"]))
+    if field["type"] == "array":
+        return f"array of {_type(field['items'])}s"
+    if field["type"] == "object":
+        return "table of strings"
+    return str(field["type"])
+
+
+def _cost(path: str) -> str:
+    return SPECIAL.get(path) or COSTS[model.effect_of(path.replace("[]", ""))]
+
+
+def _toml(value: Any) -> str:
+    return json.dumps(value)
+
+
+# --- the commands ------------------------------------------------------------------------------
+
+
+Give = Callable[[argparse.ArgumentParser], None]
+
+
+def _actions(give: Give) -> list[argparse.Action]:
+    """The options and positionals that `give` gives a parser. argparse has no public way to ask for them."""
+    parser = argparse.ArgumentParser(add_help=False)
+    give(parser)
+    return parser._actions
+
+
+def commands() -> str:
+    """A section for each command, and one for the options that all have."""
+    return "\n\n".join([*(_command(name, command) for name, command in cli.COMMANDS.items()), _everywhere()])
+
+
+def _command(name: str, command: cli.Command) -> str:
+    actions = _actions(command.options)
+    words = [_positional(action) for action in actions if not action.option_strings]
+    usage = " ".join(["sessionctl", name, *(["[OPTION ...]"] if len(words) < len(actions) else []), *words])
+    examples = "\n".join(line.strip() for line in command.examples.splitlines())
+    parts = [f"### {name}", f"{command.summary}. {command.detail}".strip(), f"```text\n{usage}\n```"]
+    return "\n\n".join([*parts, *_options(actions), f"For example:\n\n```text\n{examples}\n```"])
+
+
+def _everywhere() -> str:
+    actions = _actions(lambda parser: cli._global_options(parser, argparse.Namespace()))
+    return "\n\n".join(["### Options of every command", *_options(actions)])
+
+
+def _options(actions: Sequence[argparse.Action]) -> list[str]:
+    rows = [f"| `{_name(action)}` | {_cell(action.help or '')} |" for action in actions]
+    return ["\n".join(["| | |", "|---|---|", *rows])] if rows else []
+
+
+def _positional(action: argparse.Action) -> str:
+    name = action.metavar
+    return {None: f"{name}", "?": f"[{name}]", "*": f"[{name} ...]", "+": f"{name} ...", "...": f"-- {name} ..."}[
+        action.nargs if isinstance(action.nargs, str) else None
+    ]
+
+
+def _name(action: argparse.Action) -> str:
+    if not action.option_strings:
+        return str(action.metavar)
+    value = f" {action.metavar or '{' + ','.join(map(str, action.choices or ())) + '}'}" if action.nargs != 0 else ""
+    return ", ".join(f"{option}{value}" for option in action.option_strings)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+# --- pages -------------------------------------------------------------------------------------
+
+PARTS: Mapping[str, Callable[[], str]] = {"keys": keys, "commands": commands}
+
+_PART = re.compile(r"^<!-- begin (\w+) -->\n.*?^<!-- end \1 -->$", re.M | re.S)
+
+
+def filled(text: str) -> str:
+    """The text of a page with each of its parts made anew."""
+
+    def part(found: re.Match[str]) -> str:
+        name = found[1]
+        return f"<!-- begin {name} -->\n{PARTS[name]()}\n<!-- end {name} -->"
+
+    return _PART.sub(part, text)
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        text = page.read_text()
+        if filled(text) != text:
+            page.write_text(filled(text))
+            print(f"wrote {page.relative_to(ROOT)}")
