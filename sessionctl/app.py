@@ -6,15 +6,16 @@ services need are inside them, because a git hook pays for every import.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sessionctl import git, plugins
 from sessionctl.backends import Backend, Context, Refusal
+from sessionctl.beneath import StrPath
 from sessionctl.declared import Resolved, Tool, find, resolve, tool
 from sessionctl.diff import Change, diff
 from sessionctl.errors import BackendError, ConflictError, GitError, SessionctlError, UsageError
@@ -90,17 +91,17 @@ class Project:
 
     def __init__(
         self,
-        root: str | Path = ".",
+        root: StrPath = ".",
         *,
-        file: str | Path | None = None,
-        state_dir: str | Path | None = None,
+        file: StrPath | None = None,
+        state_dir: StrPath | None = None,
         jobs: int | None = None,
         overrides: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.repository = git.find_repository(Path(root))
-        self._start = Path(root)
-        self._file = Path(file) if file is not None else None
+        self.repository = git.find_repository(root)
+        self._start = os.fspath(root)
+        self._file = os.fspath(file) if file is not None else None
         flags = {"state_dir": str(state_dir) if state_dir is not None else None, "jobs": jobs}
         self._flags = {key: value for key, value in flags.items() if value is not None}
         self._overrides = tuple(overrides)
@@ -109,13 +110,13 @@ class Project:
     # --- where things are --------------------------------------------------------------------
 
     @cached_property
-    def file(self) -> Path:
+    def file(self) -> str:
         """The manifest. `UsageError` when there is none."""
-        return self._file if self._file is not None else find(self._start, Path(self.repository.root))
+        return self._file if self._file is not None else find(self._start, self.repository.root)
 
     @cached_property
     def _resolved(self) -> Resolved:
-        return resolve(self.file, Path(self.repository.root), flags=self._flags, overrides=self._overrides)
+        return resolve(self.file, self.repository.root, flags=self._flags, overrides=self._overrides)
 
     @property
     def declared(self) -> Mapping[str, Declaration]:
@@ -125,12 +126,12 @@ class Project:
     @cached_property
     def settings(self) -> Tool:
         """How the tool itself works. Needs no manifest."""
-        return tool(self._flags, Path(self.repository.root))
+        return tool(self._flags, self.repository.root)
 
     @cached_property
-    def directory(self) -> Path:
+    def directory(self) -> str:
         """All state of this project. May not exist yet."""
-        return Path(self.settings.state_dir) / f"{self.repository.name}-{self.repository.project[:12]}"
+        return os.path.join(self.settings.state_dir, f"{self.repository.name}-{self.repository.project[:12]}")
 
     @cached_property
     def store(self) -> Store:
@@ -306,7 +307,7 @@ class Project:
             try:
                 states[name] = self.reader.look(change.current, change.record, "full")
                 homes[name] = only_here(
-                    str(self.directory / "sessions" / name / "home"), change.current.made_of.data["files"]
+                    os.path.join(self.directory, "sessions", name, "home"), change.current.made_of.data["files"]
                 )
             except SessionctlError as error:
                 states[name] = explained(error)
@@ -378,7 +379,7 @@ class Project:
         from sessionctl import manifest, settings
         from sessionctl.model import flat
 
-        root = Path(self.repository.root)
+        root = self.repository.root
         chosen = settings.load(root, self._flags)
         found = manifest.resolve(self.file, root, settings=chosen, overrides=self._overrides)
         if require_name(name) not in found.declared:

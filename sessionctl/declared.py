@@ -6,9 +6,6 @@ authority: without it, or with any bytes in it, the same is answered later. This
 pydantic, tomlkit, tomllib and GitPython on a miss only, and on a hit it writes nothing.
 """
 
-# ruff: noqa: PTH100, PTH103, PTH111, PTH116, PTH117, PTH118, PTH120
-# pathlib is slow to import and slow to use.
-
 from __future__ import annotations
 
 import hashlib
@@ -21,11 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sessionctl
 from sessionctl import model
+from sessionctl.beneath import StrPath
 from sessionctl.errors import UsageError
 from sessionctl.model import Declaration, Digests
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
 FILE = "sessions.toml"
 """What a manifest is called."""
@@ -50,15 +48,13 @@ class Resolved(NamedTuple):
     declared: dict[str, Declaration]
 
 
-def find(start: Path, root: Path) -> Path:
+def find(start: StrPath, root: StrPath) -> str:
     """The nearest manifest, from the directory `start` up to and including `root`."""
     top, directory = os.path.realpath(root), os.path.realpath(start)
     while os.path.commonpath((top, directory)) == top:
         file = os.path.join(directory, FILE)
         if os.path.lexists(file):
-            from pathlib import Path
-
-            return Path(file)
+            return file
         if directory == top:
             break
         directory = os.path.dirname(directory)
@@ -66,7 +62,7 @@ def find(start: Path, root: Path) -> Path:
 
 
 def resolve(
-    file: Path, root: Path, *, flags: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+    file: StrPath, root: StrPath, *, flags: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
 ) -> Resolved:
     """What the manifest `file` of the repository at `root` declares: `manifest.resolve`, with its errors.
 
@@ -90,7 +86,7 @@ def resolve(
     return resolved
 
 
-def tool(flags: Mapping[str, Any] | None = None, root: Path | None = None) -> Tool:
+def tool(flags: Mapping[str, Any] | None = None, root: StrPath | None = None) -> Tool:
     """How the tool works, for commands that need no manifest: `settings.load`, with its errors."""
     flags = _given(flags)
     question = _Question.of(root, flags)
@@ -150,7 +146,7 @@ class _Question(NamedTuple):
 
     @classmethod
     def of(
-        cls, root: Path | None, flags: Mapping[str, Any], file: Path | None = None, overrides: Sequence[str] = ()
+        cls, root: StrPath | None, flags: Mapping[str, Any], file: StrPath | None = None, overrides: Sequence[str] = ()
     ) -> _Question:
         top = os.path.realpath(root) if root is not None else ""
         manifest = os.path.realpath(file) if file is not None else ""

@@ -7,9 +7,6 @@ nothing of the session's but its objects, refs and reflogs. This module may not 
 with a git directory or work tree that an agent can write, make or change workspaces, or print.
 """
 
-# Run on every call of the command line, where pathlib costs an order of magnitude more than os.path:
-# ruff: noqa: PTH112, PTH113, PTH116, PTH118, PTH119, PTH120, PTH123
-
 from __future__ import annotations
 
 import hashlib
@@ -17,10 +14,10 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from sessionctl import beneath, process
+from sessionctl.beneath import StrPath
 from sessionctl.errors import CommandError, GitError
 from sessionctl.model import WORKSPACE, GitState
 
@@ -126,7 +123,7 @@ class Repository(NamedTuple):
     """What people call it, for directory names; not unique."""
 
 
-def find_repository(start: Path) -> Repository:
+def find_repository(start: StrPath) -> Repository:
     """The repository that `start`, or the nearest directory above it, belongs to.
 
     Reads files only, whatever ``GIT_*`` says; only a repository of another owner makes it ask git for

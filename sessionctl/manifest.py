@@ -6,7 +6,6 @@ rules that need the whole are in `resolve`. This module may not write, run anyth
 reads besides the manifest only what it names to be injected.
 """
 
-# ruff: noqa: PTH100, PTH111, PTH113, PTH118, PTH120
 # a manifest holds paths as text, and a declaration does too.
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_origin
 
 from pydantic import (
@@ -36,6 +34,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from sessionctl import beneath, plugins
+from sessionctl.beneath import StrPath
 from sessionctl.declared import FILE
 from sessionctl.errors import ManifestError, Problem, UntrustedError, UsageError
 from sessionctl.locate import Document, Key, dotted, load_document
@@ -675,7 +674,7 @@ class Manifest(NamedTuple):
     """Absolute paths of the files besides the manifest and the user config that this depends on."""
 
 
-def resolve(file: Path, root: Path, *, settings: Settings, overrides: Sequence[str] = ()) -> Manifest:
+def resolve(file: StrPath, root: StrPath, *, settings: Settings, overrides: Sequence[str] = ()) -> Manifest:
     """The sessions that the manifest `file` of the repository at `root` declares.
 
     `overrides` are ``KEY=VALUE``. `ManifestError` with everything that is wrong in the manifest;

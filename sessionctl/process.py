@@ -91,7 +91,7 @@ def run(
     except subprocess.TimeoutExpired:
         raise CommandError(f"{argv[0]} did not end within {timeout:g} s", hint=f"try: {line(argv, cwd)}") from None
     except FileNotFoundError as error:
-        if cwd is not None and not os.path.isdir(cwd):  # noqa: PTH112
+        if cwd is not None and not os.path.isdir(cwd):
             raise CommandError(f"{cwd} is not a directory") from error
         raise CommandError(f"{argv[0]} was not found", hint="install it, or put it on PATH") from error
     except OSError as error:

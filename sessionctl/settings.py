@@ -5,7 +5,6 @@ and the variables ``SESSIONCTL_SESSION__*``, are only collected; `manifest` know
 This module may not write, and reads nothing but the user config and the repository's ``.git`` file.
 """
 
-# ruff: noqa: PTH111, PTH118, PTH119, PTH120, PTH123
 # only links are followed here; the rest is text.
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SkipValidation, Val
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from sessionctl.beneath import StrPath
 from sessionctl.declared import base_directory, config_file, cpus, variables
 from sessionctl.errors import ManifestError, Problem, UsageError
 from sessionctl.locate import Document, dotted, load_document
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
         return init_settings, env_settings, _UserConfig(settings_cls)
 
 
-def load(root: Path | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+def load(root: StrPath | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
     """The settings for the repository at `root`, if there is one.
 
     `flags` are ``state_dir``, ``jobs`` and ``color``; None counts as not given. `UsageError` that names
@@ -177,7 +177,7 @@ def _described(error: ValidationError, origins: Mapping[str, str], document: Doc
             yield f"{origin}: {message}"
 
 
-def _require_outside(settings: Settings, root: Path | None) -> None:
+def _require_outside(settings: Settings, root: StrPath | None) -> None:
     state = os.path.realpath(settings.state_dir)
     for directory in _repository(root) if root is not None else ():
         if f"{state}/".startswith(f"{directory.rstrip('/')}/"):
@@ -187,7 +187,7 @@ def _require_outside(settings: Settings, root: Path | None) -> None:
             )
 
 
-def _repository(root: Path) -> Iterator[str]:
+def _repository(root: StrPath) -> Iterator[str]:
     """The real paths of the work tree at `root`, of its git directories and, for a linked one, of the main one."""
     top = os.path.realpath(root)
     yield top

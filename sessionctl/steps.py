@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from sessionctl import beneath, git, history, process, workspace
@@ -23,7 +23,7 @@ class Site(NamedTuple):
     """Where steps work: everything of one project that they need."""
 
     repository: git.Repository
-    directory: Path
+    directory: str
     store: Store
     backend: Callable[[str], Backend]
     reader: history.Reader
@@ -170,7 +170,7 @@ class _Steps:
     def verify(self, lane: Lane, action: Action, made: Observed | None) -> Made:
         target = _one(action.target)
         state = self.site.reader.look(target, lane.change.record, "full")
-        home = history.only_here(str(self.site.directory / "sessions" / lane.session / "home"), _injected(target))
+        home = history.only_here(os.path.join(self.site.directory, "sessions", lane.session, "home"), _injected(target))
         reason = unclean(state, home)
         if reason:
             raise ConflictError(f"{lane.session} changed since the plan was made: {reason}")
@@ -233,7 +233,7 @@ def _branch_at_rest(target: Observed, name: str) -> None:
         raise GitError(f"branch {name} cannot be made in {target.session}: {head.error or 'it has no commit yet'}")
     if git.read_ref(layers, f"refs/heads/{name}") not in (None, head.commit):
         raise GitError(f"branch {name} exists in {target.session}, at another commit")
-    info = Path(target.workspace.upper).stat()
+    info = os.stat(target.workspace.upper)
     owner = (info.st_uid, info.st_gid)
     beneath.write(target.workspace.upper, f".git/refs/heads/{name}", f"{head.commit}\n".encode(), 0o644, owner)
     beneath.write(target.workspace.upper, ".git/HEAD", f"ref: refs/heads/{name}\n".encode(), 0o644, owner)

@@ -14,11 +14,11 @@ import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from time import gmtime, monotonic, sleep, strftime
 from time import time as now
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sessionctl.beneath import StrPath
 from sessionctl.errors import LockedError, StoreError
 from sessionctl.model import Declaration, Digests, GitState, Record, is_name, make_id, require_name
 
@@ -187,9 +187,9 @@ class Store:
     cannot be used. Where there is no store, reads find nothing and make nothing.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._path = str(directory / "state.db")
+    def __init__(self, directory: StrPath) -> None:
+        self._directory = os.fspath(directory)
+        self._path = os.path.join(self._directory, "state.db")
         self._guard = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._schema = 0
@@ -318,7 +318,7 @@ class Store:
         The kernel frees it when the process ends, however it ends. Nothing is written into the file.
         """
         self._require_directory()
-        path = self._directory / "lock"
+        path = os.path.join(self._directory, "lock")
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -374,7 +374,7 @@ class Store:
         import sqlite3
 
         self._require_directory()
-        temporary = str(self._directory / f".state-{os.urandom(8).hex()}.db")
+        temporary = os.path.join(self._directory, f".state-{os.urandom(8).hex()}.db")
         try:
             try:
                 os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -387,7 +387,8 @@ class Store:
                     os.link(temporary, self._path)  # unlike a rename, this never replaces another one's
                 _sync(self._directory)
             finally:
-                Path(temporary).unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary)
         except sqlite3.Error as error:
             raise self._failed(error) from error
         except OSError as error:
@@ -400,7 +401,7 @@ class Store:
     def _has_directory(self) -> bool:
         """Whether the directory is there; `StoreError` when it is not ours alone to write."""
         try:
-            info = self._directory.stat()
+            info = os.stat(self._directory)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -423,11 +424,10 @@ class Store:
             return
         mode = 0o711 if os.geteuid() == 0 else 0o700
         try:
-            missing = [path for path in (self._directory, *self._directory.parents) if not path.exists()]
-            for path in reversed(missing):
+            for path in reversed(_missing(self._directory)):
                 with suppress(FileExistsError):
-                    path.mkdir(mode)
-                    path.chmod(mode)  # whatever the umask
+                    os.mkdir(path, mode)
+                    os.chmod(path, mode)  # whatever the umask
         except OSError as error:
             raise StoreError(f"{self._directory} cannot be made: {error.strerror}", hint=_REMEDY) from error
         self._has_directory()
@@ -539,7 +539,16 @@ def _migrate(connection: sqlite3.Connection) -> int:
             connection.rollback()
 
 
-def _sync(directory: Path) -> None:
+def _missing(path: str) -> list[str]:
+    """`path` and the directories above it that are not there, lowest first."""
+    missing = []
+    while not os.path.exists(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing
+
+
+def _sync(directory: str) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -706,12 +715,15 @@ def _holder(fd: int) -> str:
     inode = str(os.fstat(fd).st_ino)
     pid = "?"
     try:
-        for line in Path("/proc/locks").read_text().splitlines():
+        with open("/proc/locks", encoding="ascii") as locks:
+            lines = locks.read().splitlines()
+        for line in lines:
             # "2: FLOCK  ADVISORY  WRITE 4711 08:01:131134 0 EOF"; a waiting one has "->" after its number
             words = line.split()
             if words[1] == "FLOCK" and words[5].rpartition(":")[2] == inode:
                 pid = words[4]
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ")
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            command = file.read().rstrip(b"\0").replace(b"\0", b" ")
     except OSError:
         command = b""
     shown = command.decode("utf-8", "replace")[:200]

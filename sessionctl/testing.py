@@ -46,7 +46,7 @@ class MemoryBackend:
 
     def __init__(self, context: Context) -> None:
         self._project = context.project
-        self._sessions = context.directory / "sessions"
+        self._sessions = Path(context.directory, "sessions")
 
     @property
     def owner(self) -> tuple[int, int] | None:
@@ -214,10 +214,11 @@ class Bench:
     def __init__(self, backend: Backend, context: Context) -> None:
         self.backend = backend
         self.context = context
+        self.directory = Path(context.directory)
 
     def workspace(self, name: str = "api") -> Workspace:
         """A plain directory as workspace, owned as the backend wants it, with one file in it."""
-        files = self.context.directory / "sessions" / name / "work" / "files"
+        files = self.directory / "sessions" / name / "work" / "files"
         files.mkdir(parents=True)
         (files / "file").write_text("as it was made\n")
         if self.backend.owner:
@@ -243,7 +244,7 @@ class Bench:
         return done.text()
 
     def home(self, name: str = "api") -> Path:
-        return self.context.directory / "sessions" / name / "home"
+        return self.directory / "sessions" / name / "home"
 
     def mode(self, path: Path) -> int:
         return path.stat().st_mode & 0o7777
@@ -289,8 +290,7 @@ class BackendContract:
             for observed in backend.observe():
                 if observed.id:
                     backend.stop(observed)
-            if context.directory.exists():
-                beneath.remove_tree(str(context.directory))
+            beneath.remove_tree(str(bench.directory))
 
     # --- probe and observe
 
@@ -534,7 +534,7 @@ class BackendContract:
     def test_what_lost_its_mark_is_partial_and_can_be_removed(self, tmp_path: Path) -> None:
         with self.bench(tmp_path) as bench:
             target = bench.create(spec())
-            (bench.context.directory / "sessions" / "api" / target.id / "mark").write_text("{")
+            (bench.directory / "sessions" / "api" / target.id / "mark").write_text("{")
             partial = bench.backend.observe()[0]
             assert (partial.id, partial.status, partial.made_of) == (target.id, "partial", None)
             bench.backend.remove(partial)

@@ -12,9 +12,6 @@ On disk, below the project's state directory::
     sessions/<name>/{work/{upper,scratch},home,workspace.json}
 """
 
-# Run once per session in an apply of hundreds, where pathlib costs an order of magnitude more than os.path:
-# ruff: noqa: PTH101, PTH102, PTH103, PTH104, PTH106, PTH108, PTH110, PTH112, PTH116, PTH118, PTH120, PTH123, PTH208
-
 from __future__ import annotations
 
 import contextlib
@@ -26,10 +23,10 @@ import re
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from sessionctl import beneath, git, process
+from sessionctl.beneath import StrPath
 from sessionctl.errors import GitError, UsageError
 from sessionctl.model import Mount, SessionSpec, Workspace, is_id, is_name, require_name
 
@@ -69,7 +66,7 @@ class Standing(NamedTuple):
     """Untracked files of the user that were copied in; they are not copied twice."""
 
 
-def load_standing(directory: Path, name: str) -> Standing | None:
+def load_standing(directory: StrPath, name: str) -> Standing | None:
     """What the work of session `name` stands on; None when it has no work. `GitError` when it cannot be told."""
     file = os.path.join(directory, "sessions", require_name(name), "workspace.json")
     try:
@@ -94,7 +91,7 @@ def load_standing(directory: Path, name: str) -> Standing | None:
         ) from error
 
 
-def _save_standing(directory: Path, name: str, standing: Standing) -> None:
+def _save_standing(directory: StrPath, name: str, standing: Standing) -> None:
     data = {
         "mode": standing.mode,
         "recipe": standing.recipe,
@@ -129,7 +126,7 @@ def prepare(
     repository: git.Repository | None,
     spec: SessionSpec,
     commit: str,
-    directory: Path,
+    directory: StrPath,
     *,
     project: str,
     base_ref: str = "",
@@ -196,7 +193,7 @@ def prepare(
 _NOTHING = Workspace("")
 
 
-def _begin(directory: Path, name: str, owner: Owner, standing: Standing, files: dict[str, bytes]) -> Standing:
+def _begin(directory: StrPath, name: str, owner: Owner, standing: Standing, files: dict[str, bytes]) -> Standing:
     """Fresh work that holds `files`, and `standing` with its directories filled in, written down.
 
     What it stands on is written before the work is moved into place, so that work which is there
@@ -278,16 +275,16 @@ git pack-objects --quiet --non-empty --all --reflog --indexed-objects --revs .gi
 """
 
 
-def home(directory: Path, name: str, owner: Owner) -> Path:
+def home(directory: StrPath, name: str, owner: Owner) -> str:
     """The home directory of session `name`, made if it is not there."""
     session = os.path.join(directory, "sessions", require_name(name))
     _directories(session, owner)
     with contextlib.suppress(FileExistsError):
         _give(os.path.join(session, "home"), 0o700, owner)
-    return Path(session, "home")
+    return os.path.join(session, "home")
 
 
-def discard(directory: Path, name: str) -> None:
+def discard(directory: StrPath, name: str) -> None:
     """Removes the work and the home of session `name`, and what they stood on. Absent already is done.
 
     They are moved aside first: what a crash leaves of them is not taken for a session's work again.
@@ -383,7 +380,12 @@ def _pin(project: str, key: str) -> str:
 
 @contextlib.contextmanager
 def _base_layer(
-    repository: git.Repository, recipe: Recipe, directory: Path, project: str, owner: Owner, progress: Progress | None
+    repository: git.Repository,
+    recipe: Recipe,
+    directory: StrPath,
+    project: str,
+    owner: Owner,
+    progress: Progress | None,
 ) -> Iterator[_Base]:
     """The base layer of `recipe`, made if need be; it is not released while the context lasts."""
     place = os.path.join(directory, "bases", recipe.key)
@@ -462,7 +464,7 @@ def _unpin(pins: Sequence[Sequence[str]]) -> None:
             git.run(git_dir, "update-ref", "-d", ref, check=False)
 
 
-def unused_bases(directory: Path, used: Collection[str] = ()) -> tuple[str, ...]:
+def unused_bases(directory: StrPath, used: Collection[str] = ()) -> tuple[str, ...]:
     """Keys of the base layers that no session stands on, and whose tree is not in `used`.
 
     `used` are the `lower` directories that sandboxes have mounted: a running one may still be on a
@@ -476,7 +478,7 @@ def unused_bases(directory: Path, used: Collection[str] = ()) -> tuple[str, ...]
     return tuple(key for key in keys if os.path.join(bases, key, "tree") not in named)
 
 
-def release_base(directory: Path, key: str) -> bool:
+def release_base(directory: StrPath, key: str) -> bool:
     """Removes a base layer and its pins, unless a session stands on it by now; whether it is gone.
 
     No sandbox may have it mounted.
@@ -495,7 +497,7 @@ def release_base(directory: Path, key: str) -> bool:
     return True
 
 
-def _lowers(directory: Path) -> set[str]:
+def _lowers(directory: StrPath) -> set[str]:
     sessions = os.path.join(directory, "sessions")
     if not os.path.isdir(sessions):
         return set()

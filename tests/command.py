@@ -92,6 +92,6 @@ class Repository:
         for root in roots:
             for directory, _, names in os.walk(root):
                 for name in (".", *names):
-                    info = os.lstat(os.path.join(directory, name))  # noqa: PTH118
+                    info = os.lstat(os.path.join(directory, name))
                     found[f"{directory}/{name}"] = (info.st_mtime_ns, info.st_ctime_ns, info.st_size)
         return found

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "workspace": {"model", "errors", "process", "beneath", "git"},
     "backends": {"model", "errors", "process", "beneath", "backends"},
     "executor": {"model", "plan"},
-    "settings": {"errors", "model", "declared", "plugins", "manifest", "locate"},
+    "settings": {"errors", "model", "beneath", "declared", "plugins", "manifest", "locate"},
     "manifest": {"errors", "model", "declared", "plugins", "settings", "locate", "agents", "beneath"},
     "declared": {"model", "errors", "beneath", "manifest", "settings", "__init__"},
 }

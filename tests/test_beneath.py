@@ -137,14 +137,14 @@ class TestRead:
         (root / "a").mkdir()
         (root / "a" / "link").symlink_to(outside)
         (root / "a" / "file").write_text("")
-        before = os.listdir("/proc/self/fd")  # noqa: PTH208
+        before = os.listdir("/proc/self/fd")
         for path in ("a/file", "a/link", "a/link/x", "a/absent", "b/c"):
             for read in (beneath.read, lambda root, path, limit: beneath.read_layered([root, root], path, limit)):
                 try:
                     read(str(root), path, 10)
                 except OSError:
                     continue
-        assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
+        assert os.listdir("/proc/self/fd") == before
 
 
 class TestLayers:

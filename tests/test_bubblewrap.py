@@ -60,8 +60,8 @@ def choose_bwrap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], N
 
 def layered(bench: Bench, name: str = "api", mounts: Sequence[Mount] = ()) -> Workspace:
     """A copy-on-write workspace: a lower layer with two files, and Python mounted beside it."""
-    work = bench.context.directory / "sessions" / name / "work"
-    lower = bench.context.directory / "layers" / name
+    work = bench.directory / "sessions" / name / "work"
+    lower = bench.directory / "layers" / name
     for path in (work / "upper", work / "scratch", lower):
         path.mkdir(parents=True)
     (lower / "kept").write_text("from below\n")
@@ -96,7 +96,7 @@ def status_of(pid: int) -> dict[str, str]:
 
 def files(bench: Bench, target: Observed) -> Path:
     """The directory of the sandbox itself, which nothing inside can reach."""
-    return bench.context.directory / "sessions" / target.session / target.id
+    return bench.directory / "sessions" / target.session / target.id
 
 
 def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
@@ -188,7 +188,7 @@ def test_nothing_of_the_host_is_there(bench: Bench, tmp_path: Path) -> None:
         | {Path(path).name for path in host.layout().directories}
     )
     assert bench.output(target, "ls -A /home; ls -A ~; ls -A /tmp; ls -A /run; ls -A /var") == "agent\ntmp"
-    for path in (secret, bench.context.directory, Path.home(), Path("/root"), Path("/etc/shadow"), Path("/sys/kernel")):
+    for path in (secret, bench.directory, Path.home(), Path("/root"), Path("/etc/shadow"), Path("/sys/kernel")):
         assert bench.run(target, "test", "-e", str(path)).code == 1, path
     assert "of the host" not in bench.output(target, "cat /proc/mounts /proc/self/environ | tr '\\0' '\\n'")
 
@@ -535,7 +535,7 @@ def test_root_needs_nothing_to_be_readable_for_the_sandboxes_user(bench: Bench, 
     repository.mkdir(parents=True)
     (repository / "pack").write_text("objects")
     (tmp_path / "private").chmod(0o700)
-    bench.context.directory.mkdir(mode=0o700, exist_ok=True)
+    bench.directory.mkdir(mode=0o700, exist_ok=True)
     workspace = layered(bench, mounts=[Mount(str(repository), "/.sessionctl/objects")])
     target = bench.backend.start(bench.backend.create(spec(), workspace))
     for inspect in (False, True):
@@ -560,7 +560,7 @@ def test_root_keeps_what_describes_a_sandbox_from_its_user(bench: Bench, target:
 
 def test_only_our_init_stays(bench: Bench, target: Observed) -> None:
     """bwrap's own waiting process is gone: nobody has to reap it, and killing it means nothing."""
-    state = str(bench.context.directory)
+    state = str(bench.directory)
     lines = [Path(f"/proc/{pid}/cmdline") for pid in alive.processes()]
     words = [line.read_bytes().decode(errors="replace") for line in lines if line.exists()]
     assert not [word for word in words if "--overlay-src" in word and (state in word or "/run/0/" in word)]
@@ -617,6 +617,15 @@ def test_a_sandbox_whose_starter_was_killed_is_not_lost(bench: Bench, target: Ob
     assert not Path(f"/proc/{target.pid}").exists() or alive.start_of(pid_of(target)) is None
 
 
+def test_what_a_failed_start_left_is_not_taken_for_another_sandboxs_life(bench: Bench) -> None:
+    first = bench.backend.create(spec(), layered(bench))
+    assert first.workspace is not None
+    second = bench.backend.create(spec(setup=("make",)), first.workspace)
+    (files(bench, first) / "info").write_text("{")
+    bench.backend.start(second)
+    assert {o.id: o.status for o in bench.backend.observe()} == {first.id: "stopped", second.id: "running"}
+
+
 def test_a_start_that_fails_says_what_bwrap_said_and_leaves_nothing(bench: Bench) -> None:
     workspace = layered(bench)
     target = bench.backend.create(spec(), workspace)
@@ -650,7 +659,7 @@ def test_a_bwrap_that_does_not_isolate_is_refused(
 
 def test_a_mark_out_of_place_is_drift(bench: Bench, target: Observed) -> None:
     bench.create(spec("other"))
-    shutil.copytree(files(bench, target), bench.context.directory / "sessions" / "other" / target.id)
+    shutil.copytree(files(bench, target), bench.directory / "sessions" / "other" / target.id)
     drifted = [observed for observed in bench.backend.observe() if observed.drift]
     assert [(observed.session, observed.id) for observed in drifted] == [("other", target.id)]
     assert "session 'api'" in drifted[0].drift

@@ -87,7 +87,12 @@ def test_what_one_exec_leaves_running_is_there_for_the_next(repository: Reposito
     repository.declare("[sessions.api]\n")
     repository.apply()
     serve = "echo served > /tmp/f; (cd /tmp && exec python3 -m http.server --bind 127.0.0.1 8123) &"
-    asked = "import sys, time, urllib.request as u\nfor _ in range(100):\n try: sys.exit(print(u.urlopen('http://127.0.0.1:8123/f').read()))\n except OSError: time.sleep(0.1)"
+    asked = (
+        "import sys, time, urllib.request as u\n"
+        "for _ in range(100):\n"
+        " try: sys.exit(print(u.urlopen('http://127.0.0.1:8123/f').read()))\n"
+        " except OSError: time.sleep(0.1)"
+    )
     repository.inside("api", serve)  # it logs to the pipe of an exec that has ended, and lives
     for _ in range(2):
         assert repository.run("exec", "api", "--", "python3", "-c", asked).out == "b'served\\n'\n"
@@ -161,7 +166,10 @@ git config core.editor /workspace/run
 git config gpg.program /workspace/run
 git config uploadpack.packObjectsHook /workspace/run
 git config credential.helper /workspace/run
-mkdir hooks; for h in pre-commit post-checkout post-index-change reference-transaction pre-auto-gc; do cp run hooks/$h; cp run .git/hooks/$h 2>/dev/null || {{ mkdir -p .git/hooks; cp run .git/hooks/$h; }}; done
+mkdir -p hooks .git/hooks
+for hook in pre-commit post-checkout post-index-change reference-transaction pre-auto-gc; do
+    cp run hooks/$hook; cp run .git/hooks/$hook
+done
 echo '* filter=x diff=y' > .gitattributes
 echo changed >> a.txt
 """

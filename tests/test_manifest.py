@@ -947,10 +947,10 @@ def test_the_nearest_manifest_up_to_the_root_is_found(root: Path, tmp_path: Path
         declared.find(inner, root)
     assert "sessionctl init" in caught.value.hint
     write(root, "")
-    assert declared.find(inner, root) == root / "sessions.toml"
-    assert declared.find(root, root) == root / "sessions.toml"
+    assert Path(declared.find(inner, root)) == root / "sessions.toml"
+    assert Path(declared.find(root, root)) == root / "sessions.toml"
     (root / "a" / "sessions.toml").mkdir()
-    assert declared.find(inner, root) == root / "a" / "sessions.toml"
+    assert Path(declared.find(inner, root)) == root / "a" / "sessions.toml"
     with pytest.raises(UsageError):
         declared.find(tmp_path, root)
 

@@ -617,8 +617,8 @@ def test_an_include_does_not_follow_links_that_the_agent_planted(world: World) -
 def test_discard_takes_work_and_home_whatever_the_agent_did_to_them(world: World) -> None:
     repo = repository(world.place / "repo")
     work = world.prepare(repo)
-    home = workspace.home(world.state, "api", OWNER)
-    assert workspace.home(world.state, "api", OWNER) == home and home.stat().st_mode & 0o777 == 0o700
+    home = Path(workspace.home(world.state, "api", OWNER))
+    assert Path(workspace.home(world.state, "api", OWNER)) == home and home.stat().st_mode & 0o777 == 0o700
     world.agent(work, "mkdir -p d/e; chmod 0 d/e d; rm -r src; ln -s / root")
     sandbox = world.state / "sessions" / "api" / "20260101T000000-00000000"
     sandbox.mkdir()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from sessionctl.beneath import StrPath
 from sessionctl.model import Observed, SessionSpec, Workspace
 
 
@@ -14,7 +14,7 @@ class Context(NamedTuple):
 
     project: str
     """Project id: part of every mark, so that a stranger's sandbox is never taken for ours."""
-    directory: Path
+    directory: StrPath
     """The project's state directory; a session's own files are below ``sessions/<name>/``."""
 
 

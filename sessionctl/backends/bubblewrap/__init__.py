@@ -26,7 +26,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from sessionctl import beneath
 from sessionctl.backends import Command, Context, Finding, Refusal
@@ -46,9 +46,6 @@ from sessionctl.model import (
     make_id,
     require_name,
 )
-
-# A thousand sandboxes are looked at for one `plan`; pathlib would be most of that:
-# ruff: noqa: PTH101, PTH102, PTH103, PTH108, PTH110, PTH118, PTH208
 
 OWNER = 300_000
 """Host uid and gid of root's sandboxes: no account's."""
@@ -233,7 +230,9 @@ class Backend:
         life = self._life(target.session, target.id, boot)
         if life is None:
             with self._locked(target.session) as lock:
-                self._forget_life(target.session, target.id)
+                # Who holds the lock knows that no sandbox of the session lives, whatever was left behind.
+                for id in filter(is_id, os.listdir(self._session(target.session))):
+                    self._forget_life(target.session, id)
                 life = self._spawn(mark, lock, boot)
         if not os.path.exists(self._file(target.session, target.id, "run")):
             # Not synced: it is worth nothing after a power cut, and cut short it is as if it were not there.
@@ -455,7 +454,6 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any], effects: set[Effect]
 
 
 def _with_busy(found: Sequence[Observed]) -> list[Observed]:
-
     populations = alive.populations()
     spaces = [alive.pid_namespace(observed.pid) if observed.pid else "" for observed in found]
     return [

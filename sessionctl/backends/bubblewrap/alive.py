@@ -17,9 +17,6 @@ from sessionctl.backends.bubblewrap.profile import INIT
 from sessionctl.errors import BackendError
 from sessionctl.model import HOME
 
-# Asked for every sandbox there is; pathlib would be most of that:
-# ruff: noqa: PTH115, PTH116, PTH119, PTH120, PTH123, PTH208
-
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 

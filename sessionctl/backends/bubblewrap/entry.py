@@ -22,9 +22,6 @@ Environment, all that is read:
 Standard library only, and of that only what loads fast: `signal` would cost a third of the start.
 """
 
-# pathlib would double the time this takes:
-# ruff: noqa: PTH116, PTH123
-
 import ctypes
 import fcntl
 import os

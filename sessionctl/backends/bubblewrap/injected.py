@@ -77,7 +77,7 @@ def _content(file: FileSpec) -> bytes:
         content = file.content.encode()
     else:
         try:
-            with open(file.source, "rb") as opened:  # noqa: PTH123 - as everywhere in this package
+            with open(file.source, "rb") as opened:
                 content = opened.read()
         except OSError as error:
             raise BackendError(f"{file.source} cannot be read: {error.strerror}") from error

@@ -14,9 +14,6 @@ Environment, all that is read:
 bwrap gets an empty environment, and with WATCH no descriptors of the caller's but the standard streams.
 """
 
-# pathlib would double the time this takes:
-# ruff: noqa: PTH102, PTH112, PTH123
-
 import ctypes
 import os
 import resource

@@ -15,8 +15,6 @@ from sessionctl.backends import Command
 from sessionctl.backends.bubblewrap import elf, profile, seccomp
 from sessionctl.model import HOME, WORKSPACE
 
-# ruff: noqa: PTH100, PTH118, PTH120 - a path is all that is made here
-
 Owner = tuple[int, int] | None
 """The uid and gid to become first; None: to stay who we are."""
 
