@@ -25,8 +25,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from sessionctl import beneath
 from sessionctl.app import Project
+from sessionctl.backends import Context
+from sessionctl.backends.bubblewrap import Backend
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
@@ -128,6 +132,14 @@ def scratch_world(place: Path) -> Iterator[World]:
     finally:
         end_sandboxes(project, state)
         beneath.remove_tree(str(state))
+
+
+def require_sandboxes(place: Path) -> None:
+    """Skips the test, with the backend's own words, where no sandbox can be made below `place`; in CI it fails."""
+    refusals = Backend(Context("probe", place)).probe()
+    if refusals:
+        text = "; ".join(f"{refusal.what}: {refusal.why}" for refusal in refusals)
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"sandboxes cannot be made: {text}")
 
 
 def end_sandboxes(project: Path, state: Path) -> None:

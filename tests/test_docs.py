@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from invoke.collection import Collection
 
+import tasks
 from sessionctl import cli, errors, model, process
-from sessionctl.backends import Context
-from sessionctl.backends.bubblewrap import Backend
 from tests import reference
-from tests.pages import PAGES, ROOT, World, agree, blocks, play, scratch_world
+from tests.pages import PAGES, ROOT, World, agree, blocks, play, require_sandboxes, scratch_world
 
 PLAYED = [page for page in PAGES if re.search(r"^```(sh|console)$", page.read_text(), re.M)]
 
@@ -28,12 +27,7 @@ def named(page: Path) -> str:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """A scratch repository in which sandboxes can be made."""
-    refusals = Backend(Context("probe", tmp_path)).probe()
-    if refusals:
-        text = "; ".join(f"{refusal.what}: {refusal.why}" for refusal in refusals)
-        if os.environ.get("CI"):
-            pytest.fail(f"the bubblewrap backend must run in CI: {text}")
-        pytest.skip(text)
+    require_sandboxes(tmp_path)
     with scratch_world(tmp_path) as made:
         yield made
 
@@ -62,7 +56,7 @@ def test_output_that_differs_is_told() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_links_lead_to_files_that_are_there(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)[^)]*\)", page.read_text())
+    links = re.findall(r"\]\((?!https:)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
@@ -89,6 +83,25 @@ def test_the_quickstart_command_runs_the_example() -> None:
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     said = subprocess.run([ROOT / ".ci/run", "--show"], capture_output=True, text=True, check=True).stdout
     assert said == marked("the test command") + "\n"
+
+
+# --- CONTRIBUTING.md ---------------------------------------------------------------------------
+
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_contributing_names_tasks_that_there_are() -> None:
+    named = set(re.findall(r"\binvoke ([a-z][a-z-]*)", CONTRIBUTING))
+    assert {"test", "lint", "docs", "schema"} <= named <= set(Collection.from_module(tasks).task_names)
+
+
+def test_contributing_names_every_module_and_no_other() -> None:
+    house = CONTRIBUTING.partition("\n## The house\n")[2].partition("\n## ")[0]
+    package, backend = ROOT / "sessionctl", ROOT / "sessionctl" / "backends" / "bubblewrap"
+    modules = {path.stem for folder in (package, backend) for path in folder.glob("*.py") if path.stem[0] != "_"}
+    # What stands for two words is named by the first; testing is for who writes a backend.
+    assert modules - {"testing", "launching"} <= set(re.findall(r"`([a-z_]+)[`.]", house))
+    assert all((package / f"{path}").exists() for path in re.findall(r"`(backends/[a-z]+)`", house))
 
 
 # --- what is generated -------------------------------------------------------------------------

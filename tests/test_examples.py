@@ -11,7 +11,7 @@ import pytest
 
 from sessionctl import beneath
 from sessionctl.app import Project
-from tests.pages import ROOT, end_sandboxes
+from tests.pages import ROOT, end_sandboxes, require_sandboxes
 
 EXAMPLES = ROOT / "examples"
 QUICKSTART = EXAMPLES / "quickstart" / "run.py"
@@ -63,6 +63,7 @@ def test_each_example_has_a_page_and_is_run_here() -> None:
 
 
 def test_the_quickstart_does_the_main_job_and_leaves_no_file_and_no_process(tmp_path: Path) -> None:
+    require_sandboxes(tmp_path)
     said = run(tmp_path, adopting=True)
     assert "Plan: 3 to create." in after(said, "sessionctl plan")
     assert [line.split()[:2] for line in after(said, "sessionctl ls")[1:4]] == [
@@ -77,6 +78,7 @@ def test_the_quickstart_does_the_main_job_and_leaves_no_file_and_no_process(tmp_
 
 
 def test_the_quickstart_keeps_what_it_was_told_to_keep(tmp_path: Path) -> None:
+    require_sandboxes(tmp_path)
     place = tmp_path / "demo"
     try:
         said = run(tmp_path, str(place), "--keep")
