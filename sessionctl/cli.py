@@ -76,12 +76,31 @@ def _run(words: list[str]) -> int:
         prog=f"sessionctl {name}",
         description=f"{command.summary}. {command.detail}".strip(),
         epilog=f"examples:\n{command.examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         allow_abbrev=False,
     )
     _global_options(parser, known)
     command.options(parser)
     return command.run(parser.parse_args(rest[1:]))
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help pages as wide as the terminal. argparse makes one for every option that is added, and would
+    import `shutil`, with every compression module there is, to ask for the width."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    try:
+        return int(os.environ.get("COLUMNS", "")) or 80
+    except ValueError:
+        pass
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns if sys.__stdout__ else 80
+    except (OSError, ValueError):
+        return 80
 
 
 _WITH_VALUE = ("-C", "--file", "--state-dir", "--set", "--color")
@@ -101,7 +120,7 @@ def _is_exec(words: Sequence[str]) -> bool:
 
 
 def _top_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sessionctl", add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="sessionctl", add_help=False, allow_abbrev=False, formatter_class=_Help)
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--version", action="store_true")
     _global_options(parser, argparse.Namespace())

@@ -1,7 +1,5 @@
 """What differs between what is declared and what is, and why. Pure: decides nothing, does nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -51,7 +49,7 @@ class Change(NamedTuple):
     """Whether setup is declared and has not finished in the current sandbox."""
     drifted: tuple[Observed, ...] = ()
     """For a conflict: the sandboxes that are not as they were last written."""
-    otherwise: Change | None = None
+    otherwise: "Change | None" = None
     """For a conflict that ``--force`` may lift: what would be said if the drifted ones were not there."""
 
 

@@ -3,8 +3,6 @@
 Each has the exit code it ends the command with. Library code raises; only ``cli`` catches.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

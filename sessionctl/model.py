@@ -5,13 +5,11 @@ git hook pays for every start and `dataclasses` alone costs as much as the inter
 read the clock or look at the environment, and imports nothing of sessionctl but ``errors``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from sessionctl.errors import UsageError
 
@@ -162,7 +160,7 @@ class SessionSpec(NamedTuple):
         }
 
     @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> SessionSpec:
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
         """The spec whose `data()` this is. Keys of a later release are an error, never dropped."""
         fields = dict(data)
         fields["workspace"] = WorkspaceSpec(**_tuples(fields["workspace"]))
@@ -238,7 +236,7 @@ class Declaration(NamedTuple):
         return SessionSpec.from_data(self.data)
 
     @classmethod
-    def of(cls, spec: SessionSpec) -> Declaration:
+    def of(cls, spec: SessionSpec) -> Self:
         """The declaration of `spec`. Fields at their default are left out of the hash, so that a
         release which adds a field changes no digest."""
         data = spec.data()
@@ -292,7 +290,7 @@ class Workspace(NamedTuple):
         }
 
     @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> Workspace:
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
         fields = dict(data)
         fields["mounts"] = tuple(Mount(*mount) for mount in fields["mounts"])
         return cls(**_tuples(fields))

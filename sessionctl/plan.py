@@ -4,8 +4,6 @@
 means keep: each question about cleanliness, reachability and idleness has three answers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 

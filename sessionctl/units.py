@@ -1,7 +1,5 @@
 """Sizes and times as people write and read them. Pure; knows no clock."""
 
-from __future__ import annotations
-
 from sessionctl.errors import UsageError
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
