@@ -335,7 +335,7 @@ class Project:
 
         with self.changing(wait):
             now = self.plan(policy=plan.policy)
-            if str(now) != str(plan):
+            if now.decision != plan.decision:
                 raise ConflictError(
                     "something changed since this plan was made", hint="run the command again to see the new one"
                 )
@@ -410,11 +410,12 @@ class Project:
         *,
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        stdin: int | None = None,
         tty: bool = False,
         show: bool = False,
         keep_output: bool = True,
     ) -> Run:
-        """Runs `argv` inside session `name`, on our standard input, and records it.
+        """Runs `argv` inside session `name` and records it. `stdin` is a descriptor; None: there is no input.
 
         With `show`, its output is passed on as it comes. `timeout` in seconds. With `tty` it gets a
         terminal. Without `keep_output` the journal keeps that it ran, and nothing of what it wrote.
@@ -430,7 +431,7 @@ class Project:
         self._note_git(target, record, "head")
         command = backend.command(target, argv, env=env, tty=tty)
         began, clock = self._clock(), time.monotonic()
-        ended = process.relay(command.argv, env=command.env, timeout=timeout, keep=CAPTURE, show=show)
+        ended = process.relay(command.argv, env=command.env, stdin=stdin, timeout=timeout, keep=CAPTURE, show=show)
         run = Run(ended.code, time.monotonic() - clock, ended.stdout, ended.stderr, ended.truncated)
         with self.store.writing():
             state = self._note_git(target, self.store.record(name), "changes", last_active=self._clock())

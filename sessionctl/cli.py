@@ -336,6 +336,22 @@ def _prune(args: argparse.Namespace) -> int:
 
 
 def _carry_out(args: argparse.Namespace, policy: Policy, question: str) -> int:
+    if not args.yes:
+        return _once(args, policy, question)
+    for _ in range(_TRIES):
+        try:
+            return _once(args, policy, question)
+        except errors.ConflictError as error:
+            # Nothing was done, and nobody has read the plan: the next one is as good.
+            print(f"{error}: planning again", file=sys.stderr)
+    return _once(args, policy, question)
+
+
+_TRIES = 2
+"""How often ``--yes`` plans again because another sessionctl was faster."""
+
+
+def _once(args: argparse.Namespace, policy: Policy, question: str) -> int:
     from sessionctl.render import Paint, outcomes_text, plan_text
 
     project = _project(args)
@@ -501,6 +517,7 @@ def _exec(args: argparse.Namespace) -> int:
         command,
         env=env,
         timeout=args.timeout,
+        stdin=sys.stdin.fileno() if sys.stdin else None,
         tty=terminal,
         show=not args.json,
         keep_output=not args.no_record,

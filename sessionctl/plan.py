@@ -89,6 +89,12 @@ class Plan(NamedTuple):
         return tuple(lane for lane in self.lanes if lane.actions)
 
     @property
+    def decision(self) -> str:
+        """What will be done, as text: equal when two plans do the same. Why other sessions are left alone, which
+        may count seconds, is not in it."""
+        return str(self._replace(lanes=self.work))
+
+    @property
     def blocked(self) -> tuple[Lane, ...]:
         return tuple(lane for lane in self.lanes if lane.blocked)
 
@@ -382,6 +388,8 @@ def _text(plan: Plan) -> Iterable[str]:
             yield "  blocked"
         if lane.kept:
             yield f"  kept: {lane.kept}"
+        if lane.base and lane.actions:
+            yield f"  from {lane.base}"
         for action in lane.actions:
             yield f"  {action.verb}{f' {action.target.id}' if action.target else ''}: {action.reason}"
     yield "in sync" if plan.in_sync else "not in sync"

@@ -176,23 +176,23 @@ def relay(
     argv: Sequence[str],
     *,
     env: Mapping[str, str],
+    stdin: int | None = None,
     timeout: float | None = None,
     keep: int,
     show: bool = True,
 ) -> Relayed:
-    """Runs `argv` on our own standard input; its output is passed on as it comes (with `show`) and its tail kept.
+    """Runs `argv`; its output is passed on as it comes (with `show`) and its tail kept.
 
     Returns when the program ends, even if something it left behind still holds its output open:
     what that writes later goes nowhere, and does not end it. SIGINT, SIGTERM and SIGHUP that reach
     us are passed on to it; it decides when to end.
     """
     import selectors
-    import sys
     import time
 
     tails = {1: bytearray(), 2: bytearray()}
     truncated = False
-    with spawn(argv, env=env, stdin=sys.stdin.fileno() if sys.stdin else None, stdout=PIPE, stderr=PIPE) as child:
+    with spawn(argv, env=env, stdin=stdin, stdout=PIPE, stderr=PIPE) as child:
         assert child.stdout is not None and child.stderr is not None
         pidfd = os.pidfd_open(child.pid)
         streams = {child.stdout.fileno(): 1, child.stderr.fileno(): 2}

@@ -550,6 +550,19 @@ def test_a_second_apply_waits_and_then_says_who_holds_the_lock(repository: Repos
     repository.apply()
 
 
+def test_two_that_apply_at_once_both_end_well(repository: Repository) -> None:
+    repository.declare("".join(f"[sessions.s{number}]\n" for number in range(6)))
+    command = [sys.executable, "-m", "sessionctl", "apply", "--yes"]
+    both = [
+        subprocess.Popen(command, cwd=repository.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    created = [line for out, _ in said for line in out.splitlines() if line.startswith("done")]
+    assert sorted(created) == [f"done    s{number}: create" for number in range(6)]
+
+
 def test_setup_runs_once_and_a_failed_one_is_run_again(repository: Repository) -> None:
     repository.declare('[sessions.api]\nsetup = ["echo ran >> log.log", "test -e ready"]\n')
     said = repository.apply(code=1)

@@ -56,9 +56,8 @@ APPLY: dict[str, tuple[str, str]] = {
     "as declared": (planned(A, sandbox(A), recorded=record(A)), "in sync"),
     "never made": (
         planned(A, bases={NAME: "c" * 40}),
-        "api: create: declared and never made\n"
-        + SHARED
-        + "  prepare: its workspace, branch agents/api from the checked-out commit\n"
+        "api: create: declared and never made\n" + SHARED + "  from " + "c" * 40 + "\n"
+        "  prepare: its workspace, branch agents/api from the checked-out commit\n"
         "  create: declared and never made\n" + RECORD + "  start: declared running\n"
         "not in sync",
     ),
