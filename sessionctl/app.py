@@ -36,6 +36,8 @@ TAIL = 8192
 """Bytes of each stream of an exec that its event in the journal keeps."""
 CAPTURE = 1 << 20
 """Bytes of each stream that `exec` returns."""
+FILE_LIMIT = 16 << 20
+"""Bytes of an injected file; the manifest takes no larger ones."""
 DEFAULT_BACKEND = "bubblewrap"
 
 
@@ -190,6 +192,26 @@ class Project:
             if change.session == name:
                 return self._with_git([_session(change, world)], depth)[0]
         raise _unknown(name, {*manifest, *world.records, *(o.session for o in world.observed)})
+
+    def files(self, session: Session) -> dict[str, str]:
+        """What became of each injected file of a session, by its path inside: as written, or what the agent did."""
+        from hashlib import sha256
+
+        from sessionctl import beneath
+
+        found: dict[str, str] = {}
+        made_of = session.observed.made_of if session.observed is not None else None
+        for file in made_of.data["files"] if made_of is not None else ():
+            home = os.path.join(self.directory, "sessions", session.name, "home")
+            try:
+                content = beneath.read(home, file["path"].removeprefix("~/"), FILE_LIMIT)
+                same = sha256(content).hexdigest() == file["sha256"]
+                found[file["path"]] = "as written" if same else "changed inside"
+            except FileNotFoundError:
+                found[file["path"]] = "removed inside"
+            except OSError as error:
+                found[file["path"]] = f"changed inside: {error.strerror or error}"
+        return found
 
     def _declared_if_any(self) -> Mapping[str, Declaration]:
         # A session that runs can be looked at and entered whatever became of the manifest.

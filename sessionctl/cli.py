@@ -464,13 +464,19 @@ def _status(args: argparse.Namespace) -> int:
 
     project = _project(args)
     session = project.session(args.name)
+    files = project.files(session)
     events = list(project.log(args.name, last=5))
     if args.json:
         clashes = list(session.observed.clashes) if session.observed else []
-        more = {"changes": list(session.git.changes), "clashes": clashes, "events": [event_data(e) for e in events]}
+        more = {
+            "changes": list(session.git.changes),
+            "files": files,
+            "clashes": clashes,
+            "events": [event_data(e) for e in events],
+        }
         print(as_json({**session_data(session), **more}))
     else:
-        print(status_text(session, events, time.time(), Paint(sys.stdout, args.color)))
+        print(status_text(session, files, events, time.time(), Paint(sys.stdout, args.color)))
     return errors.OK
 
 

@@ -91,6 +91,8 @@ def _lane(lane: Lane, width: int, paint: Paint) -> Iterable[str]:
     change = lane.change
     sign, colour = ("-", "red") if any(a.verb == "discard" for a in lane.actions) else _SIGNS[change.kind]
     reason = f"kept: {lane.kept}" if lane.kept else change.reason
+    if change.kind == "start" and change.record is not None and change.record.stopped_at is not None:
+        reason += f" at {moment(change.record.stopped_at)}"
     kind = "remove" if any(action.verb == "discard" for action in lane.actions) else change.kind
     name = paint("bold", f"{change.session:{width}}")
     yield f"{paint(colour, sign)} {name}  {paint(colour, f'{kind:8}')}  {printable(reason)}"
@@ -297,7 +299,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]], paint
     return "\n".join(lines)
 
 
-def status_text(session: Session, events: Sequence[Entry], now: float, paint: Paint) -> str:
+def status_text(session: Session, files: Mapping[str, str], events: Sequence[Entry], now: float, paint: Paint) -> str:
     """Everything that is known of one session."""
     data, state, record, observed = session.data, session.git, session.record, session.observed
     shown = "not made" if session.status == "gone" and record is None else session.status
@@ -319,6 +321,7 @@ def status_text(session: Session, events: Sequence[Entry], now: float, paint: Pa
     looked = f", looked at {moment(state.dirty_at)}" if state.dirty_at else ""
     lines.append(("tree", _tree(state) + looked))
     lines += [("", printable(path)) for path in state.changes]
+    lines += [("file", f"{printable(path)}: {state}") for path, state in files.items()]
     if observed and observed.clashes:
         lines.append(
             ("files", paint("yellow", "changed inside, so not written: " + ", ".join(map(printable, observed.clashes))))

@@ -563,6 +563,21 @@ def test_two_that_apply_at_once_both_end_well(repository: Repository) -> None:
     assert sorted(created) == [f"done    s{number}: create" for number in range(6)]
 
 
+def test_an_injected_file_that_the_agent_changed_is_left_and_shown(repository: Repository) -> None:
+    one = '[sessions.api]\nfiles = [{ path = "~/.tool", content = "one" }]\n'
+    two = one.replace("one", "two")
+    repository.declare(one)
+    repository.apply()
+    assert repository.run("status", "api", "--json").json["files"] == {"~/.tool": "as written"}
+    repository.inside("api", "echo mine > ~/.tool")
+    assert repository.run("status", "api", "--json").json["files"] == {"~/.tool": "changed inside"}
+    assert "In sync" in repository.apply().out
+    repository.declare(two)
+    assert "~/.tool was changed inside and in the manifest: left as it is" in repository.apply().out
+    assert repository.inside("api", "cat ~/.tool").out == "mine\n"
+    assert repository.run("status", "api", "--json").json["clashes"] == ["~/.tool"]
+
+
 def test_setup_runs_once_and_a_failed_one_is_run_again(repository: Repository) -> None:
     repository.declare('[sessions.api]\nsetup = ["echo ran >> log.log", "test -e ready"]\n')
     said = repository.apply(code=1)
