@@ -221,17 +221,12 @@ class Project:
             return {}
 
     def _with_git(self, rows: list[Session], depth: Depth) -> list[Session]:
-        from sessionctl.history import explained
-
-        def look(row: Session) -> Session:
-            if row.observed is None or row.observed.workspace is None:
-                return row
-            try:
-                return row._replace(git=self.reader.look(row.observed, row.record, depth))
-            except SessionctlError as error:
-                return row._replace(git=explained(error))
-
-        rows = [look(row) for row in rows]
+        rows = [
+            row._replace(git=self._look(row.observed, row.record, depth))
+            if row.observed is not None and row.observed.workspace is not None
+            else row
+            for row in rows
+        ]
         moved = [row for row in rows if row.record and not row.record.corrupt and row.git != row.record.git]
         if moved:
             with self.store.writing():
@@ -421,7 +416,7 @@ class Project:
             known = {*self.store.records(), *self._declared_if_any()}
             if name in known:
                 raise UsageError(f"{name} has no sandbox", hint="run `sessionctl apply`")
-            raise _unknown(name, known)
+            raise _unknown(name, {*known, *self.declared})  # a manifest that cannot be read is the better answer
         best = max(found, key=lambda o: (record is not None and o.id == record.sandbox, o.id))
         return best, record
 
@@ -456,7 +451,8 @@ class Project:
         ended = process.relay(command.argv, env=command.env, stdin=stdin, timeout=timeout, keep=CAPTURE, show=show)
         run = Run(ended.code, time.monotonic() - clock, ended.stdout, ended.stderr, ended.truncated)
         with self.store.writing():
-            state = self._note_git(target, self.store.record(name), "changes", last_active=self._clock())
+            record = self.store.record(name)
+            state = self._look(target, record, "changes")
             tails = {"stdout": _text(run.stdout), "stderr": _text(run.stderr)} if keep_output else {}
             self.store.note(
                 name,
@@ -469,15 +465,20 @@ class Project:
                 timed_out=ended.timed_out,
                 **tails,
             )
+            if record is not None and not record.corrupt:
+                self._remember(record, state, last_active=self._clock())
         return run
 
-    def _note_git(self, target: Observed, record: Record | None, depth: Depth, **changes: Any) -> GitState | None:
+    def _look(self, target: Observed, record: Record | None, depth: Depth) -> GitState:
         from sessionctl.history import explained
 
         try:
-            state = self.reader.look(target, record, depth)
+            return self.reader.look(target, record, depth)
         except SessionctlError as error:
-            state = explained(error)
+            return explained(error)
+
+    def _note_git(self, target: Observed, record: Record | None, depth: Depth, **changes: Any) -> GitState:
+        state = self._look(target, record, depth)
         if record is not None and not record.corrupt and (state != record.git or changes):
             with self.store.writing():
                 self._remember(record, state, **changes)
@@ -530,6 +531,8 @@ class Project:
         self._forget_readings()
         with self.store.writing():
             state = self._note_git(target, record, "counts")
+            # The copy of the base branch that a session begins with is not news.
+            fetched = fetched._replace(moved=tuple(head for head in fetched.moved if _is_news(head, fetched, target)))
             self.store.note(name, "fetch", git=state, moved=list(fetched.moved), branch_moved=fetched.followed)
         return fetched
 
@@ -569,6 +572,11 @@ def _session(change: Change, world: World) -> Session:
         change.record,
         stray=change.kind == "stray",
     )
+
+
+def _is_news(head: str, fetched: git.Fetched, target: Observed) -> bool:
+    base = target.workspace.commit if target.workspace is not None else ""
+    return head == fetched.branch or fetched.heads[head] != base
 
 
 def _unknown(name: str, known: Iterable[str]) -> UsageError:

@@ -269,10 +269,11 @@ def _validate(args: argparse.Namespace) -> int:
 
 
 def _schema(args: argparse.Namespace) -> int:
-    from sessionctl import manifest
-    from sessionctl.render import as_json
+    import json
 
-    print(as_json(manifest.schema()))
+    from sessionctl import manifest
+
+    print(json.dumps(manifest.schema(), indent=2, sort_keys=True))
     return errors.OK
 
 
@@ -360,6 +361,8 @@ def _once(args: argparse.Namespace, policy: Policy, question: str) -> int:
     if getattr(args, "dry_run", False):
         _print_plan(plan, args)
         return _kept(plan)
+    if getattr(args, "json", False):
+        raise UsageError("--json goes with --dry-run")
     print(plan_text(plan, paint))
     if plan.refused:
         return errors.USAGE
@@ -503,7 +506,13 @@ def _log(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from sessionctl.render import Paint, as_json, checks_text
 
-    checks = _project(args).doctor()
+    try:
+        checks = _project(args).doctor()
+    except errors.GitError as error:
+        # Where a newcomer asks first.
+        from sessionctl import declared, doctor
+
+        checks = doctor.machine(declared.tool({"state_dir": args.state_dir}).state_dir, error)
     if args.json:
         print(as_json([check._asdict() for check in checks]))
     else:
@@ -516,6 +525,10 @@ def _doctor(args: argparse.Namespace) -> int:
 
 def _exec(args: argparse.Namespace) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if command is args.command and command[:1] and command[0].startswith("-"):
+        raise UsageError(
+            f"{command[0]} comes after the name", hint=f"sessionctl exec {command[0]} {args.name} -- COMMAND"
+        )
     env = dict(_assignment(text) for text in args.env)
     terminal = not args.no_tty and not args.json and sys.stdin.isatty() and sys.stdout.isatty()
     run = _project(args).exec(

@@ -106,7 +106,7 @@ def _declared(change: Change, declared: Declaration, current: Observed, record: 
         # The work stands on it: there is nothing that carries uncommitted files to another base.
         return change._replace(
             kind="conflict",
-            reason=f"{fixed[0]} is settled when a session is made: fork it, or declare a new session beside it",
+            reason=f"{fixed[0]} is settled when a session is made: declare another session beside it",
         )
     effect = costliest([field.effect for field in fields])
     if effect == "replace":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sessionctl.app import Check, Session
     from sessionctl.executor import Outcome
     from sessionctl.model import GitState
-    from sessionctl.plan import Lane, Plan
+    from sessionctl.plan import Action, Lane, Plan
     from sessionctl.store import Entry
 
 _SIGNS = {
@@ -70,7 +70,7 @@ class Paint:
 def plan_text(plan: Plan, paint: Paint) -> str:
     """A plan for a person who is about to approve it: what differs, what it costs, what will be done."""
     lines: list[str] = []
-    shown = [lane for lane in plan.lanes if lane.change.kind != "keep" or lane.kept]
+    shown = [lane for lane in plan.lanes if _tells(lane, plan)]
     width = max((len(lane.session) for lane in shown), default=0)
     for lane in shown:
         lines += _lane(lane, width, paint)
@@ -87,6 +87,11 @@ def plan_text(plan: Plan, paint: Paint) -> str:
     return "\n".join(lines)
 
 
+def _tells(lane: Lane, plan: Plan) -> bool:
+    """Whether there is anything to say of a session: a prune is silent about what is declared."""
+    return bool(lane.kept or lane.actions or (lane.change.kind != "keep" and not plan.policy.prune))
+
+
 def _lane(lane: Lane, width: int, paint: Paint) -> Iterable[str]:
     change = lane.change
     sign, colour = ("-", "red") if any(a.verb == "discard" for a in lane.actions) else _SIGNS[change.kind]
@@ -98,17 +103,23 @@ def _lane(lane: Lane, width: int, paint: Paint) -> Iterable[str]:
     yield f"{paint(colour, sign)} {name}  {paint(colour, f'{kind:8}')}  {printable(reason)}"
     pad = " " * 6
     for field in change.fields:
-        cost = paint("dim", _COSTS[field.effect])
-        yield f"{pad}{field.path}: {_value(field.before)} -> {_value(field.after)}  {cost}"
+        cost = paint("dim", _COSTS[field.effect]) if not lane.blocked else ""
+        yield f"{pad}{field.path}: {_value(field.before)} -> {_value(field.after)}  {cost}".rstrip()
     for refusal in lane.refused:
         yield f"{pad}{paint('red', f'cannot be done here: {printable(refusal)}')}"
     if lane.blocked:
         force = "; --force replaces it" if change.otherwise else ""
         yield f"{pad}{paint('red', f'nothing is done to it{force}')}"
-    steps = [f"{action.verb} ({action.reason})" if action.verb in _TELLING else action.verb for action in lane.actions]
+    steps = [_step(lane, action) for action in lane.actions if action.verb != "record" or len(lane.actions) == 1]
     if steps:
-        base = f" from {lane.base[:10]}" if lane.base else ""
-        yield f"{pad}{paint('dim', ' → '.join(steps) + base)}"
+        yield f"{pad}{paint('dim', ' → '.join(steps))}"
+
+
+def _step(lane: Lane, action: Action) -> str:
+    if action.verb not in _TELLING:
+        return action.verb
+    at = f" at {lane.base[:10]}" if action.verb == "prepare" and lane.base else ""
+    return f"{action.verb} ({action.reason}{at})"
 
 
 _TELLING = ("prepare", "setup", "branch")
@@ -162,7 +173,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
                 "kept": lane.kept or None,
             }
             for lane in plan.lanes
-            if lane.change.kind != "keep" or lane.kept
+            if _tells(lane, plan)
         ],
         "blocked": [
             {

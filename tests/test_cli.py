@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sessionctl import beneath
 from tests.command import Repository, git
 
 
@@ -396,7 +396,7 @@ def test_killed_removed_rebooted_is_seen_at_once_and_healed(repository: Reposito
     assert repository.session("api")["observed"] == "running"
 
     repository.run("stop", "api")
-    shutil.rmtree(repository.state / "sessions" / "api")
+    beneath.remove_tree(str(repository.state / "sessions" / "api"))
     assert repository.session("api")["observed"] == "gone"
     assert repository.run("plan", "--json").json["changes"][0]["kind"] == "recreate"
     repository.apply()
@@ -410,7 +410,7 @@ def test_a_recreated_session_goes_on_where_it_was_fetched(repository: Repository
     commit = repository.session("api")["commit"]
     repository.run("fetch", "api")
     repository.run("stop", "api")
-    shutil.rmtree(repository.state / "sessions" / "api")
+    beneath.remove_tree(str(repository.state / "sessions" / "api"))
     repository.apply()
     assert repository.session("api")["commit"] == commit
 

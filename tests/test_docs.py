@@ -158,6 +158,7 @@ title = "API"
 metadata = { ticket = "ABC-1" }
 setup = ["true"]
 env = { A = "1" }
+files = [{ path = "~/.tool", content = "x" }]
 workspace = { base = "main" }
 [sessions.bare]
 state = "stopped"

@@ -177,7 +177,7 @@ APPLY: dict[str, tuple[str, str]] = {
     ),
     "base edited: refused, whatever is forced": (
         planned(BASE, sandbox(A), recorded=record(A), policy=Policy(force=True)),
-        "api: conflict: workspace.base is settled when a session is made: fork it, or declare a new session beside it\n"
+        "api: conflict: workspace.base is settled when a session is made: declare another session beside it\n"
         "  workspace.base: '' -> 'other' (replace)\n"
         "  blocked\n"
         "not in sync",
