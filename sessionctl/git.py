@@ -298,6 +298,13 @@ def has_commit(repository: Repository, commit: str) -> bool:
     return run(repository.common_dir, "cat-file", "-e", f"{commit}^{{commit}}", check=False).code == 0
 
 
+def host_count(repository: Repository, commit: str, tip: str) -> int | None:
+    """Commits that `tip` has and `commit` has not, by the host repository; None when it lacks one of them."""
+    done = run(repository.common_dir, "rev-list", "--count", f"^{commit}", tip, "--", check=False)
+    text = done.text()
+    return int(text) if not done.code and text.isdecimal() else None
+
+
 def host_head(repository: Repository, tips: Mapping[str, str]) -> tuple[str, str | None]:
     """The branch that is checked out ("" when detached) and its commit by `tips` (None: it has none yet)."""
     try:

@@ -99,6 +99,9 @@ class Reader:
             return state._replace(ahead=None, behind=None, unpushed=None, against=against)
         kept = (tip for ref, tip in self._refs.tips.items() if not ref.startswith(self._own))
         ahead, behind, unpushed = git.count(self.inside(observed), state.commit, base, tip, kept)
+        if behind is None and tip is not None:
+            # With a history of its own the session lacks the tip; the host may have the session's commit.
+            behind = git.host_count(self._repository, state.commit, tip)
         return state._replace(ahead=ahead, behind=behind, unpushed=unpushed, against=against)
 
     @property

@@ -295,6 +295,17 @@ def test_own_history_has_no_object_of_other_branches(repository: Repository) -> 
     repository.inside("own", "git fsck --full && git log --oneline")
 
 
+def test_own_history_says_how_far_behind_it_is_too(repository: Repository) -> None:
+    repository.declare('[sessions.own]\nworkspace = { history = "own", base = "main" }\n')
+    repository.apply()
+    git(repository.root, "commit", "-q", "--allow-empty", "-m", "main moves")
+    assert repository.session("own")["behind"] == 1
+    repository.inside("own", "git commit -q --allow-empty -m work")
+    assert repository.session("own")["behind"] is None  # a commit that the host does not know
+    repository.run("fetch", "own")
+    assert repository.session("own")["behind"] == 1
+
+
 def test_editing_the_base_of_a_living_session_is_refused(repository: Repository) -> None:
     git(repository.root, "branch", "other")
     repository.declare('[sessions.api]\nworkspace = { base = "main" }\n')
