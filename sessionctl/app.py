@@ -179,8 +179,9 @@ class Project:
         """
         manifest = self.declared
         world = self.world()
+        seen = _by_session(world)
         changes = diff(manifest, world)
-        rows = [_session(change, world) for change in changes if strays or change.kind != "stray"]
+        rows = [_session(change, seen) for change in changes if strays or change.kind != "stray"]
         return self._with_git(rows, "counts")
 
     def session(self, name: str, depth: Depth = "full") -> Session:
@@ -190,7 +191,7 @@ class Project:
         world = self.world()
         for change in diff(manifest, world):
             if change.session == name:
-                return self._with_git([_session(change, world)], depth)[0]
+                return self._with_git([_session(change, _by_session(world))], depth)[0]
         raise _unknown(name, {*manifest, *world.records, *(o.session for o in world.observed)})
 
     def files(self, session: Session) -> dict[str, str]:
@@ -551,11 +552,16 @@ class Project:
         return checks(self)
 
 
-def _session(change: Change, world: World) -> Session:
+def _by_session(world: World) -> dict[str, Observed]:
+    """Of each session one thing that was observed, for those that have no sandbox that is whole."""
+    return {observed.session: observed for observed in reversed(world.observed)}
+
+
+def _session(change: Change, seen: Mapping[str, Observed]) -> Session:
     declaration = change.declared or (change.record.last if change.record else None)
     if declaration is None and change.current is not None:
         declaration = change.current.made_of
-    observed = change.current or next((o for o in world.observed if o.session == change.session), None)
+    observed = change.current or seen.get(change.session)
     if change.kind == "conflict" and observed is None:
         status: Status = "unknown"
     elif observed is None:

@@ -35,6 +35,10 @@ class Command(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    import gc
+
+    # A call is over before collecting garbage would pay, and what is left at its end goes with the process.
+    gc.disable()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(words)
@@ -46,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Who read us has enough (`| head`); nothing is left to say, also not by the interpreter at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.OK
+    finally:
+        gc.freeze()
 
 
 def _run(words: list[str]) -> int:
@@ -428,12 +434,12 @@ def _applied(project: Project, plan: Plan):  # type: ignore[no-untyped-def]  # S
 def _ls(args: argparse.Namespace) -> int:
     import time
 
-    from sessionctl.render import Paint, as_json, session_data, sessions_text
+    from sessionctl.render import Paint, sessions_json, sessions_text
 
     rows = [row for row in _project(args).sessions(strays=args.all) if _wanted(row, args)]
     rows.sort(key=_SORTS[args.sort])
     if args.json:
-        print(as_json({"sessions": [session_data(row) for row in rows]}))
+        print(sessions_json(rows))
     elif rows:
         print(sessions_text(rows, time.time(), Paint(sys.stdout, args.color)))
     else:

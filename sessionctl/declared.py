@@ -8,7 +8,6 @@ pydantic, tomlkit, tomllib and GitPython on a miss only, and on a hit it writes 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -20,7 +19,7 @@ import sessionctl
 from sessionctl import model
 from sessionctl.beneath import StrPath
 from sessionctl.errors import UsageError
-from sessionctl.model import Declaration, Digests
+from sessionctl.model import Declaration, Digests, sha256
 
 if TYPE_CHECKING:
     pass
@@ -150,7 +149,7 @@ class _Question(NamedTuple):
     ) -> _Question:
         top = os.path.realpath(root) if root is not None else ""
         manifest = os.path.realpath(file) if file is not None else ""
-        name = hashlib.sha256(ascii((top, manifest)).encode()).hexdigest()[:32]
+        name = sha256(ascii((top, manifest)).encode()).hexdigest()[:32]
         path = os.path.join(base_directory("CACHE"), "sessionctl", f"{name}.json")
         config = config_file()
         try:
@@ -164,7 +163,7 @@ class _Question(NamedTuple):
             *(sorted(variables().items()), [(name, str(value)) for name, value in flags.items()], list(overrides)),
             *contents,
         )
-        return cls(path, hashlib.sha256(ascii(known).encode()).digest())
+        return cls(path, sha256(ascii(known).encode()).digest())
 
     def answer(self) -> dict[str, Any] | None:
         """What was kept for this question; None when that is nothing, or cannot be believed."""
@@ -214,7 +213,7 @@ class _Question(NamedTuple):
 
     def seal(self, body: bytes) -> bytes:
         """What says that `body` is whole, and the answer to this question."""
-        return hashlib.sha256(self.key + body).hexdigest().encode()
+        return sha256(self.key + body).hexdigest().encode()
 
 
 def _no_wait(path: str, flags: int) -> int:

@@ -69,6 +69,9 @@ def in_sync(changes: Sequence[Change]) -> bool:
 
 def _change(name: str, declared: Declaration | None, seen: Sequence[Observed], world: World) -> Change:
     record = world.records.get(name)
+    if declared is None and not seen and record is not None and record.backend not in world.unreachable:
+        # First and fast: a project that lives for years has thousands of these.
+        return Change(name, "forget", "not declared, and nothing of it is left but its record", record=record)
     current, spare = _choose(seen, declared, record)
     change = Change(name, "keep", "as declared", (), declared, record, current, spare)
 
@@ -84,7 +87,7 @@ def _change(name: str, declared: Declaration | None, seen: Sequence[Observed], w
             kind="conflict", reason=drifted[0].drift, fields=(), drifted=drifted, otherwise=otherwise
         )
     if declared is None:
-        return _undeclared(change, seen)
+        return _undeclared(change)
     if current is None:
         if record is None:
             return change._replace(kind="create", reason=_never(spare), setup=bool(declared.data["setup"]))
@@ -131,9 +134,7 @@ def _declared(change: Change, declared: Declaration, current: Observed, record: 
     return change
 
 
-def _undeclared(change: Change, seen: Sequence[Observed]) -> Change:
-    if not seen:
-        return change._replace(kind="forget", reason="not declared, and nothing of it is left but its record")
+def _undeclared(change: Change) -> Change:
     if change.record is None:
         return change._replace(kind="stray", reason="bears our mark, but there is no record of it")
     return change._replace(kind="retained", reason="not declared any more")

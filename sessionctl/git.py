@@ -9,7 +9,6 @@ with a git directory or work tree that an agent can write, make or change worksp
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shlex
@@ -19,7 +18,7 @@ from typing import NamedTuple
 from sessionctl import beneath, process
 from sessionctl.beneath import StrPath
 from sessionctl.errors import CommandError, GitError
-from sessionctl.model import WORKSPACE, GitState
+from sessionctl.model import WORKSPACE, GitState, sha256
 
 OBJECTS = "/.sessionctl/objects"
 """Where the repository's objects are mounted, read-only, in a sandbox that borrows them."""
@@ -214,7 +213,7 @@ def _owned(root: str, git_dir: str, *, bare: bool, also: str = "") -> Repository
     common = _common_dir(git_dir)
     # A checkout beside a bare repository (`gitdir: ./.bare`) has no files of its own.
     bare = bare or (git_dir == common and bool(also) and _says_bare(common))
-    project = hashlib.sha256(os.fsencode(common)).hexdigest()[:16]
+    project = sha256(os.fsencode(common)).hexdigest()[:16]
     base = os.path.basename(common)
     name = os.path.basename(os.path.dirname(common)) if base.startswith(".") else base.removesuffix(".git")
     return Repository(root, git_dir, common, bare, project, name or "repository")
@@ -347,7 +346,7 @@ def host_refs(repository: Repository) -> HostRefs:
     except OSError as error:
         raise GitError(f"{error.filename} cannot be read: {error.strerror}") from error
     seen = "".join(f"{tip} {ref}\n" for ref, tip in sorted(tips.items()))
-    return HostRefs(tips, hashlib.sha256(os.fsencode(seen)).hexdigest()[:32])
+    return HostRefs(tips, sha256(os.fsencode(seen)).hexdigest()[:32])
 
 
 def _loose(common: str, prefix: str, found: dict[str, str]) -> None:

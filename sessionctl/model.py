@@ -5,11 +5,10 @@ git hook pays for every start and `dataclasses` alone costs as much as the inter
 read the clock or look at the environment, and imports nothing of sessionctl but ``errors``.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from sessionctl.errors import UsageError
 
@@ -21,6 +20,18 @@ WORKSPACE = "/workspace"
 """Where the workspace is mounted in every sandbox."""
 HOME = "/home/agent"
 """The home directory in every sandbox."""
+
+if TYPE_CHECKING:
+    from hashlib import sha256 as sha256
+else:
+    # The interpreter's own, where it has one: `hashlib` loads OpenSSL, which takes longer than all of this package.
+    try:
+        from _sha2 import sha256
+    except ImportError:
+        try:
+            from _sha256 import sha256  # before Python 3.12
+        except ImportError:
+            from hashlib import sha256
 
 NORMALISER = 1
 """Version of the form that digests are taken of. A release that hashes differently raises it and
@@ -246,8 +257,7 @@ class Declaration(NamedTuple):
             if plain.get(path) != value:
                 classes[effect_of(path)].append((path, value))
         replace, restart, in_place = (
-            hashlib.sha256(json.dumps([NORMALISER, fields], sort_keys=True).encode()).hexdigest()
-            for fields in classes.values()
+            sha256(json.dumps([NORMALISER, fields], sort_keys=True).encode()).hexdigest() for fields in classes.values()
         )
         return cls(Digests(replace, restart, in_place), data)
 

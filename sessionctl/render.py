@@ -58,10 +58,10 @@ class Paint:
 
     def __init__(self, stream: TextIO, choice: str = "auto") -> None:
         plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
-        self._on = choice == "always" or (choice == "auto" and not plain)
+        self.on = choice == "always" or (choice == "auto" and not plain)
 
     def __call__(self, colour: str, text: str) -> str:
-        return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self._on and text else text
+        return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self.on and colour and text else text
 
 
 # --- plans -------------------------------------------------------------------------------------
@@ -244,6 +244,12 @@ def session_data(session: Session) -> dict[str, Any]:
     }
 
 
+def sessions_json(sessions: Sequence[Session]) -> str:
+    """The JSON document of many sessions, one a line: the encoder that indents takes twice as long."""
+    lines = ",\n".join(json.dumps(session_data(session)) for session in sessions)
+    return f'{{"sessions": [\n{lines}\n]}}'
+
+
 def sessions_text(sessions: Sequence[Session], now: float, paint: Paint) -> str:
     """A table of sessions, one line each."""
     rows = []
@@ -299,13 +305,17 @@ def _distance(state: GitState) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]], paint: Paint) -> str:
     """Columns as wide as their content; a cell is its text and its colour."""
-    widths = [max([len(head), *(len(row[i][0]) for row in rows)]) for i, head in enumerate(heads)]
-    lines = ["  ".join(paint("dim", f"{head:{width}}") for head, width in zip(heads, widths, strict=True)).rstrip()]
+    texts = [[text for text, _ in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(heads, *texts, strict=True)]
+    line = "  ".join(f"{{:{width}}}" for width in widths)
+    lines = [paint("dim", line.format(*heads).rstrip())]
+    if not paint.on:
+        lines += [line.format(*row).rstrip() for row in texts]
+        return "\n".join(lines)
     for row in rows:
-        cells = []
-        for (text, colour), width in zip(row, widths, strict=True):
-            pad = " " * (width - len(text))
-            cells.append((paint(colour, text) if colour else text) + pad)
+        cells = (
+            paint(colour, text) + " " * (width - len(text)) for (text, colour), width in zip(row, widths, strict=True)
+        )
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 

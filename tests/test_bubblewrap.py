@@ -24,7 +24,7 @@ import pytest
 
 from sessionctl import process
 from sessionctl.backends import Backend, Command, Context, bubblewrap
-from sessionctl.backends.bubblewrap import OWNER, alive, elf, host, launching, profile, seccomp
+from sessionctl.backends.bubblewrap import OWNER, alive, elf, entry, host, launching, profile, seccomp
 from sessionctl.errors import BackendError
 from sessionctl.model import Mount, Observed, Workspace
 from sessionctl.testing import BackendContract, Bench, spec
@@ -480,12 +480,12 @@ def test_the_users_python_cannot_be_changed_through_a_replaced_tool(
     own(bench, tool)
 
     command = bench.backend.command(target, ["./tool"], env={"PYTHONHOME": "/opt/python"})
-    script = Path(command.argv[3]).read_text()
+    script = Path(entry.__file__).read_text() + "\nmain()\n"
     through_launcher = 'os.execve(launcher, [b"launch", path, *argv], env)'
     assert through_launcher in script
     naive = tmp_path / "naive.py"
     naive.write_text(script.replace(through_launcher, "os.execve(path, argv, env)"))
-    process.run([*command.argv[:3], str(naive), *command.argv[4:]], env=command.env, check=False, timeout=30)
+    process.run([*command.argv[:3], str(naive), *command.argv[5:]], env=command.env, check=False, timeout=30)
     assert bench.mode(interpreter) == 0o4711, "the attack works on a naive entry"
 
     interpreter.chmod(0o755)
@@ -508,10 +508,10 @@ def test_nothing_is_imported_once_inside(bench: Bench, target: Observed, tmp_pat
     own(bench, upper(target) / "poison.py")
     command = bench.backend.command(target, ["true"])
     early = "name, code = argv[0], 127"
-    script = Path(command.argv[3]).read_text().replace(early, f"import poison\n    {early}")
+    script = Path(entry.__file__).read_text().replace(early, f"import poison\n    {early}")
     planted = tmp_path / "planted.py"
-    planted.write_text(f"import sys; sys.path.append('/workspace')\n{script}")
-    done = process.run([*command.argv[:3], str(planted), *command.argv[4:]], env=command.env, check=False)
+    planted.write_text(f"import sys; sys.path.append('/workspace')\n{script}\nmain()\n")
+    done = process.run([*command.argv[:3], str(planted), *command.argv[5:]], env=command.env, check=False)
     assert (done.code, done.stdout) == (125, b"")
     assert b"No module named 'poison'" in done.stderr
 

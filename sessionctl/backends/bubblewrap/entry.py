@@ -389,7 +389,3 @@ def forward(number: int, child: int) -> None:
     except ProcessLookupError:
         if number in (SIGHUP, SIGINT, SIGQUIT, SIGTERM):
             os.kill(child, number)  # it has no group of its own yet
-
-
-if __name__ == "__main__":
-    main()

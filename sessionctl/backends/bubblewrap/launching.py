@@ -34,20 +34,20 @@ def entering(
         **_identity(owner),
         **{f"_{name}": value for name, value in env.items()},
     }
-    return Command((*_script("entry.py"), *argv), helper)
+    return Command((*_script("entry"), *argv), helper)
 
 
 def watching(bwrap: str, words: Sequence[profile.Word], sources: Sequence[str], owner: Owner) -> Command:
     """Runs bwrap with `words`, which may hold data, and ends with the code of the program inside."""
     data = {f"DATA_{n}": word.hex() for n, word in enumerate(words, start=1) if isinstance(word, bytes)}
     plain = ("" if isinstance(word, bytes) else word for word in words)
-    argv = (*_script("launch.py"), profile.move(bwrap, sources), *plain)
+    argv = (*_script("launch"), profile.move(bwrap, sources), *plain)
     return Command(argv, {"WATCH": "1", **_offer(sources, owner), **data})
 
 
 def starting(bwrap: str, words: Sequence[str], sources: Sequence[str], owner: Owner) -> Command:
     """Runs bwrap with `words`: by way of launch.py where bwrap must not run as who we are."""
-    script = _script("launch.py") if owner else ()
+    script = _script("launch") if owner else ()
     return Command((*script, profile.move(bwrap, sources), *words), _offer(sources, owner))
 
 
@@ -61,4 +61,6 @@ def _identity(owner: Owner) -> dict[str, str]:
 
 def _script(name: str) -> tuple[str, ...]:
     # -I: no directory of the caller's is imported from; -S: no site, which would double the time.
-    return (sys.executable, "-I", "-S", os.path.join(_HERE, name), "--")
+    # As a module, because Python keeps the bytecode of modules and compiles a script each time it is run.
+    start = f"import sys; sys.path.insert(0, {_HERE!r}); import {name}; {name}.main()"
+    return (sys.executable, "-I", "-S", "-c", start, "--")
