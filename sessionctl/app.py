@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sessionctl import git, plugins
+from sessionctl import git, mounts, plugins
 from sessionctl.backends import Backend, Context, Refusal
 from sessionctl.beneath import StrPath
 from sessionctl.declared import Resolved, Tool, find, resolve, tool
@@ -273,6 +273,7 @@ class Project:
     def _with_refusals(self, world: World, changes: Sequence[Change]) -> World:
         """What the sessions that are to be made need and cannot have here, and the commits they start from."""
         refused: dict[str, tuple[str, ...]] = {}
+        warned: dict[str, tuple[str, ...]] = {}
         bases: dict[str, str] = {}
         resolved: dict[str, tuple[str, str]] = {}
         for change in changes:
@@ -282,6 +283,10 @@ class Project:
             try:
                 refusals = [f"{r.what}: {r.why}" for r in self._probe(spec.backend)]
                 refusals += [f"{r.what}: {r.why}" for r in self.backend(spec.backend).probe(spec)]
+                unfit = mounts.refusals(spec.mounts, self._ours)
+                refusals += unfit
+                if not unfit:
+                    warned[change.session] = tuple(mounts.warnings(spec.mounts, self.backend(spec.backend).owner))
                 if change.kind in ("create", "recreate") and spec.workspace.mode != "empty":
                     base = spec.workspace.base
                     if base not in resolved:
@@ -291,7 +296,16 @@ class Project:
                 refusals = [f"{error}{f' ({error.hint})' if error.hint else ''}"]
             if refusals:
                 refused[change.session] = tuple(refusals)
-        return world._replace(refused=refused, bases=bases)
+        return world._replace(refused=refused, warned=warned, bases=bases)
+
+    @property
+    def _ours(self) -> dict[str, str]:
+        """What no session may have mounted."""
+        return {
+            os.path.realpath(self.settings.state_dir): "the state directory",
+            os.path.realpath(self.repository.common_dir): "the repository's git directory",
+            os.path.realpath(self.repository.git_dir): "the repository's git directory",
+        }
 
     def _probe(self, backend: str) -> Sequence[Refusal]:
         if backend not in self._probed:
@@ -437,20 +451,28 @@ class Project:
 
         With `show`, its output is passed on as it comes. `timeout` in seconds. With `tty` it gets a
         terminal. Without `keep_output` the journal keeps that it ran, and nothing of what it wrote.
+        What is kept and returned is masked for every value that the session declares as a secret.
         """
-        from sessionctl import process
+        from sessionctl import process, secret
 
         if not argv:
             raise UsageError("no command to run", hint=f"sessionctl exec {name} -- COMMAND ...")
         target, record = self._sandbox(name)
         if target.status != "running":
             raise UsageError(f"{name} is stopped", hint=f"run `sessionctl start {name}`")
+        assert target.made_of is not None
+        given = dict(env or {})
+        secrets = secret.found(target.made_of.data["env"], but=given)
         backend = self.backend(target.backend)
         self._note_git(target, record, "head")
-        command = backend.command(target, argv, env=env, tty=tty)
+        command = backend.command(target, argv, env={**secrets, **given}, tty=tty)
         began, clock = self._clock(), time.monotonic()
-        ended = process.relay(command.argv, env=command.env, stdin=stdin, timeout=timeout, keep=CAPTURE, show=show)
-        run = Run(ended.code, time.monotonic() - clock, ended.stdout, ended.stderr, ended.truncated)
+        # One longest secret more than is wanted: what the kept part begins in the middle of can be told then.
+        keep = CAPTURE + secret.longest(secrets.values())
+        ended = process.relay(command.argv, env=command.env, stdin=stdin, timeout=timeout, keep=keep, show=show)
+        streams = (ended.stdout, ended.stderr)
+        out, err = (secret.masked(s, secrets.values(), skip=max(0, len(s) - CAPTURE)) for s in streams)
+        run = Run(ended.code, time.monotonic() - clock, out, err, any(len(s) > CAPTURE for s in streams))
         with self.store.writing():
             record = self.store.record(name)
             state = self._look(target, record, "changes")
@@ -460,7 +482,7 @@ class Project:
                 "exec",
                 time=began,
                 git=state,
-                argv=list(argv),
+                argv=[os.fsdecode(secret.masked(os.fsencode(word), secrets.values())) for word in argv],
                 exit_code=run.code,
                 duration_s=round(run.duration, 3),
                 timed_out=ended.timed_out,

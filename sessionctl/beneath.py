@@ -219,19 +219,36 @@ def write(root: str, path: str, data: bytes, mode: int, owner: tuple[int, int] |
     *parents, name = _parts(path)
     fds = [_root(root)]
     try:
-        for part in parents:
-            try:
-                os.mkdir(part, 0o700, dir_fd=fds[-1])
-            except FileExistsError:
-                fds.append(_directory(part, fds[-1], path))
-            else:
-                fds.append(_directory(part, fds[-1], path))
-                if owner is not None:
-                    os.fchown(fds[-1], *owner)
-                os.fchmod(fds[-1], 0o755)
+        _make(fds, parents, path, owner)
         _place(fds[-1], name, data, mode, owner=owner)
     finally:
         _close(fds)
+
+
+def make_directory(root: str, path: str, owner: tuple[int, int] | None = None) -> None:
+    """Makes the directory `path` below `root`, and its parents, where they are not there (0755).
+
+    What is made belongs to `owner` (uid, gid) when it is given. `Unsafe` when a component is a symlink.
+    """
+    fds = [_root(root)]
+    try:
+        _make(fds, _parts(path), path, owner)
+    finally:
+        _close(fds)
+
+
+def _make(fds: list[int], parts: Sequence[str], path: str, owner: tuple[int, int] | None) -> None:
+    """As `_descend`, and makes what is missing."""
+    for part in parts:
+        try:
+            os.mkdir(part, 0o700, dir_fd=fds[-1])
+        except FileExistsError:
+            fds.append(_directory(part, fds[-1], path))
+        else:
+            fds.append(_directory(part, fds[-1], path))
+            if owner is not None:
+                os.fchown(fds[-1], *owner)
+            os.fchmod(fds[-1], 0o755)
 
 
 def publish(path: str, data: bytes, mode: int = 0o600) -> None:

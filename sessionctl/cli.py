@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sessionctl import errors
-from sessionctl.errors import SessionctlError, UsageError
+from sessionctl.errors import SessionctlError, UntrustedError, UsageError
 
 if TYPE_CHECKING:
     from sessionctl.app import Project, Session
@@ -310,7 +310,7 @@ def _plan(args: argparse.Namespace) -> int:
     from sessionctl.plan import Policy
 
     project = _project(args)
-    plan = project.plan(args.names, Policy(force=args.force))
+    plan = project.plan(args.names, Policy(force=args.force, allow_host=args.allow_host))
     _print_plan(plan, args)
     if plan.refused:
         return errors.USAGE
@@ -333,7 +333,7 @@ def _print_plan(plan: Plan, args: argparse.Namespace) -> None:
 def _apply(args: argparse.Namespace) -> int:
     from sessionctl.plan import Policy
 
-    return _carry_out(args, Policy(force=args.force), "Apply this plan?")
+    return _carry_out(args, Policy(force=args.force, allow_host=args.allow_host), "Apply this plan?")
 
 
 def _prune(args: argparse.Namespace) -> int:
@@ -381,7 +381,15 @@ def _once(args: argparse.Namespace, policy: Policy, question: str) -> int:
         return errors.FAILED
     if any(outcome.result == "skipped" for outcome in outcomes):
         return errors.INTERRUPTED
+    if plan.untrusted:
+        raise _untrusted(plan)
     return errors.CHANGES if plan.blocked else _kept(plan)
+
+
+def _untrusted(plan: Plan) -> UntrustedError:
+    lines = [f"{lane.session} would take from the host: {each}" for lane in plan.untrusted for each in lane.takes]
+    names = " ".join(lane.session for lane in plan.untrusted)
+    return UntrustedError("\n".join(lines), hint=f"if that is meant: sessionctl apply --allow-host {names}")
 
 
 def _kept(plan: Plan) -> int:
@@ -620,12 +628,16 @@ def _plan_options(parser: argparse.ArgumentParser) -> None:
     _names(parser, "only these declared sessions")
     parser.add_argument("--exit-code", action="store_true", help="end with 3 when something would change")
     parser.add_argument("--force", action="store_true", help="plan to replace what is not as we last wrote it")
+    parser.add_argument("--allow-host", action="store_true", help="plan as if what is taken from the host were allowed")
     _json(parser)
 
 
 def _apply_options(parser: argparse.ArgumentParser) -> None:
     _names(parser, "only these declared sessions")
     parser.add_argument("--force", action="store_true", help="replace what is not as we last wrote it")
+    parser.add_argument(
+        "--allow-host", action="store_true", help="let sessions take from the host what the plan says they would"
+    )
     _approval(parser)
 
 

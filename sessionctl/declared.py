@@ -81,7 +81,7 @@ def resolve(
     found = manifest.resolve(file, root, settings=chosen, overrides=overrides)
     resolved = Resolved(Tool(str(chosen.state_dir), chosen.jobs, chosen.color), found.declared)
     if question == _Question.of(root, flags, file, overrides):
-        question.keep(resolved, found.inputs, started)
+        question.keep(resolved, found.inputs, started, found.links)
     return resolved
 
 
@@ -182,10 +182,14 @@ class _Question(NamedTuple):
         if seal != self.seal(body):
             return None
         kept: dict[str, Any] = json.loads(body)
-        return kept if all(_identity(known[0]) == known for known in kept["inputs"]) else None
+        same = all(_identity(known[0]) == known for known in kept["inputs"])
+        return kept if same and all(os.path.realpath(path) == real for path, real in kept["links"]) else None
 
-    def keep(self, resolved: Resolved, inputs: Sequence[str], started: int) -> None:
-        """Keeps the answer, if that can be done and `inputs` are old enough to show a change since `started`."""
+    def keep(self, resolved: Resolved, inputs: Sequence[str], started: int, links: Sequence[str] = ()) -> None:
+        """Keeps the answer, if that can be done and `inputs` are old enough to show a change since `started`.
+
+        Of `links` it is only kept where they lead: of a secret not even the size.
+        """
         from sessionctl import beneath
 
         identities = [_identity(path) for path in inputs]
@@ -195,6 +199,7 @@ class _Question(NamedTuple):
             {
                 "tool": resolved.settings,
                 "inputs": identities,
+                "links": [(path, os.path.realpath(path)) for path in links],
                 "declared": {name: [one.digests, one.data] for name, one in resolved.declared.items()},
             }
         ).encode()

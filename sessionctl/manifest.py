@@ -38,7 +38,18 @@ from sessionctl.beneath import StrPath
 from sessionctl.declared import FILE
 from sessionctl.errors import ManifestError, Problem, UntrustedError, UsageError
 from sessionctl.locate import Document, Key, dotted, load_document
-from sessionctl.model import Declaration, FileSpec, SessionSpec, WorkspaceSpec, flat, is_name, require_name
+from sessionctl.model import (
+    HOME,
+    WORKSPACE,
+    Declaration,
+    FileSpec,
+    MountSpec,
+    SessionSpec,
+    WorkspaceSpec,
+    flat,
+    is_name,
+    require_name,
+)
 
 if TYPE_CHECKING:
     from sessionctl.settings import Settings
@@ -51,20 +62,19 @@ SOURCE_BYTES = 16 * 1024 * 1024
 
 NOT_YET: Mapping[str, frozenset[str]] = {
     "": frozenset(
-        {"args", "budget", "command", "idle_stop", "limits", "model", "mounts", "on_prune"}
+        {"args", "budget", "command", "idle_stop", "limits", "model", "on_prune"}
         | {"parent", "prompt", "renamed_from", "runtime", "ttl", "visible"}
     ),
     "agent": frozenset({"args", "model", "prompt"}),
     "network": frozenset({"allow"}),
     "workspace": frozenset({"source"}),
-    "env": frozenset({"from_env", "from_file"}),
 }
 """Keys of each table that a later release will enforce. Until then they are refused, never ignored."""
 
 NOT_YET_VALUES: Mapping[str, str] = {
     "image": r".+",
-    "network": r"allow|host",
-    "network.mode": r"allow|host",
+    "network": r"allow",
+    "network.mode": r"allow",
     "workspace.mode": r"bind|overlay|worktree",
 }
 """The same for values: what of an enumeration matches."""
@@ -133,9 +143,14 @@ def _no_nul(text: str) -> str:
     return text
 
 
-def _env_name(text: str) -> str:
+def _variable_name(text: str) -> str:
     if not _ENV_NAME.fullmatch(text):
         raise wrong("is not the name of an environment variable", "use A-Z, a-z, 0-9 and _, and no digit first")
+    return text
+
+
+def _env_name(text: str) -> str:
+    _variable_name(text)
     if text == "HOME":
         raise wrong("cannot be set: the sandbox's home is fixed")
     return text
@@ -201,6 +216,37 @@ def _disjoint(files: list[FileTable]) -> list[FileTable]:
     return files
 
 
+_RESERVED = (
+    *("/.sessionctl", "/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr"),
+)
+_TAKEN = ("/", "/home", "/run", "/tmp", "/var", "/var/tmp", HOME)
+
+
+def _mount_path(text: str) -> str:
+    """A path inside at which nothing of the sandbox's own is hidden, and that an agent cannot have bent."""
+    if len(text) > 1024:
+        raise wrong("is longer than 1024 characters")
+    if text != "/" and (not text.startswith("/") or {"", ".", ".."} & set(text.split("/")[1:])):
+        raise wrong(f"{_quoted(text)} is not an absolute path without '.' and '..'")
+    for place in _RESERVED:
+        if _is_below(f"{text}/", place):
+            raise wrong(f"{_quoted(text)} is the sandbox's own, as all of {place} is")
+    if _is_below(f"{text}/", WORKSPACE):
+        raise wrong(f"{_quoted(text)} is not supported yet: nothing can be mounted in the workspace")
+    if text in _TAKEN:
+        raise wrong(f"{_quoted(text)} is the sandbox's own; choose a path below it")
+    return _label(text)
+
+
+def _apart(mounts: list[MountTable]) -> list[MountTable]:
+    paths = set(_unique([mount.path for mount in mounts]))
+    for path in sorted(paths):
+        above = next((path[:at] for at, char in enumerate(path) if char == "/" and path[:at] in paths), None)
+        if above:
+            raise wrong(f"{_quoted(path)} lies below another mount, {_quoted(above)}")
+    return mounts
+
+
 def _text(pattern: str, **schema: Any) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern, **schema})
 
@@ -231,7 +277,9 @@ class AgentTable(_Table):
 class NetworkTable(_Table):
     """What the session can reach."""
 
-    mode: Literal["none"] = Field(description="none: no network but the sandbox's own loopback.")
+    mode: Literal["none", "host"] = Field(
+        description="none: no network but the sandbox's own loopback; host: the host's, as it is."
+    )
 
 
 class WorkspaceTable(_Table):
@@ -268,7 +316,8 @@ class FileTable(_Table):
         description="Where it is put: a path below ~/, the home inside."
     )
     source: Annotated[str, Field(min_length=1), AfterValidator(_label)] = Field(
-        default="", description="A file on the host, relative to the manifest. It must lie inside the repository."
+        default="",
+        description="A file on the host, relative to the manifest. Outside of the repository it needs --allow-host.",
     )
     content: str = Field(default="", description="What to write, instead of a source.")
     mode: Annotated[str, AfterValidator(_mode), _text("^0[0-7]{3}$")] = Field(
@@ -282,10 +331,50 @@ class FileTable(_Table):
         return self
 
 
+class MountTable(_Table):
+    """A file or directory of the host that is seen inside."""
+
+    source: Annotated[str, Field(min_length=1), AfterValidator(_label)] = Field(
+        description="A file or directory of the host, relative to the manifest; ~/ is your home."
+    )
+    path: Annotated[str, AfterValidator(_mount_path), _text("^/")] = Field(
+        description="Where it is seen inside: an absolute path."
+    )
+    mode: Literal["ro", "rw"] = Field(default="ro", description="ro: to be read only; rw: what is written is kept.")
+
+
+class SecretTable(_Table):
+    """Where on the host the value of a variable is found, each time a command is run."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["from_env"]}, {"required": ["from_file"]}]})
+
+    from_env: Annotated[str, AfterValidator(_variable_name), _text("^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
+        default="",
+        description="A variable of the environment that sessionctl is run in.",
+        json_schema_extra=_without_default,
+    )
+    from_file: Annotated[str, Field(min_length=1), AfterValidator(_label)] = Field(
+        default="",
+        description="A file of the host, relative to the manifest, of at most 96 KiB; its last newline is left out.",
+        json_schema_extra=_without_default,
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SecretTable:
+        if len(self.model_fields_set) != 1:
+            raise wrong("needs either from_env or from_file")
+        return self
+
+
+_Variable = Annotated[
+    Annotated[str, AfterValidator(_no_nul), Tag("(text)")] | Annotated[SecretTable, Tag("(table)")], _Scalar
+]
 _Agent = Annotated[
     Annotated[str, _known("agents"), _NAME, Tag("(text)")] | Annotated[AgentTable, Tag("(table)")], _Scalar
 ]
-_Network = Annotated[Annotated[Literal["none"], Tag("(text)")] | Annotated[NetworkTable, Tag("(table)")], _Scalar]
+_Network = Annotated[
+    Annotated[Literal["none", "host"], Tag("(text)")] | Annotated[NetworkTable, Tag("(table)")], _Scalar
+]
 
 
 class SessionTable(_Table):
@@ -325,11 +414,11 @@ class SessionTable(_Table):
     )
     env: dict[
         Annotated[str, AfterValidator(_env_name), _text("^[A-Za-z_][A-Za-z0-9_]*$")],
-        Annotated[str, AfterValidator(_no_nul)],
+        _Variable,
     ] = Field(
         default={},
-        description="Environment variables of every command inside: strings, together at most 96 KiB. "
-        "PATH may be set; HOME may not, because the home inside is fixed.",
+        description="Environment variables of every command inside: strings, together at most 96 KiB, or tables that "
+        "say where on the host a secret is. PATH may be set; HOME may not, because the home inside is fixed.",
         json_schema_extra={"additionalProperties": False},
     )
     files: Annotated[list[FileTable], AfterValidator(_disjoint)] = Field(
@@ -340,8 +429,13 @@ class SessionTable(_Table):
         description="The git checkout that the agent works on.",
         json_schema_extra=_without_default,
     )
+    mounts: Annotated[list[MountTable], AfterValidator(_apart)] = Field(
+        default=[], description="Files and directories of the host that are seen inside. They need --allow-host."
+    )
     network: _Network = Field(
-        default="none", description="What the session can reach. none: nothing but its own loopback."
+        default="none",
+        description="What the session can reach. none: nothing but its own loopback; host: all that the host "
+        "reaches, which needs --allow-host.",
     )
 
 
@@ -397,7 +491,9 @@ workspace = {{ branch = "agents/agent"{base} }}  # its commits land on this bran
 _FIELDS: Mapping[str, Iterable[str]] = {
     "": SessionTable.model_fields,
     "agent": AgentTable.model_fields,
+    "env": SecretTable.model_fields,
     "files": FileTable.model_fields,
+    "mounts": MountTable.model_fields,
     "network": NetworkTable.model_fields,
     "workspace": WorkspaceTable.model_fields,
 }
@@ -435,6 +531,8 @@ def _found(error: ErrorDetails, inner: Key) -> _Found:
     kind = error["type"]
     if inner[:1] in (("agent",), ("network",)) and inner[1:2] in (("(text)",), ("(table)",)):
         inner = (inner[0], *inner[2:])
+    if inner[:1] == ("env",) and inner[2:3] in (("(text)",), ("(table)",)):
+        inner = (*inner[:2], *inner[3:])
     if inner[-1:] == ("[key]",) and kind != "extra_forbidden":
         inner = inner[:-1]
     table = str(inner[0]) if len(inner) > 1 else ""
@@ -444,8 +542,6 @@ def _found(error: ErrorDetails, inner: Key) -> _Found:
             return _Found(inner, "is not supported yet")
         return _Found(inner, "unknown key", near(key, _FIELDS[table]))
     value = error["input"]
-    if table == "env" and isinstance(value, dict) and value and value.keys() <= NOT_YET["env"]:
-        return _Found((*inner, next(iter(value))), "is not supported yet: only strings are")
     if kind == "literal_error" and isinstance(value, str):
         if re.fullmatch(NOT_YET_VALUES.get(".".join(map(str, inner)), ""), value, re.DOTALL):
             return _Found(inner, f"{_quoted(value)} is not supported yet")
@@ -672,6 +768,8 @@ class Manifest(NamedTuple):
     ``user config:3``, ``SESSIONCTL_SESSION__BACKEND``, ``--set`` or ``built-in``."""
     inputs: tuple[str, ...]
     """Absolute paths of the files besides the manifest and the user config that this depends on."""
+    links: tuple[str, ...] = ()
+    """Absolute paths of which it depends on where they lead, and not on what is there."""
 
 
 def resolve(file: StrPath, root: StrPath, *, settings: Settings, overrides: Sequence[str] = ()) -> Manifest:
@@ -709,9 +807,9 @@ def resolve(file: StrPath, root: StrPath, *, settings: Settings, overrides: Sequ
     if judge.untrusted:
         raise UntrustedError(
             str(ManifestError(label, list(dict.fromkeys(judge.untrusted)))),
-            hint="reaching outside of the repository needs trust, which this release does not have yet",
+            hint="what is included must lie in the repository; `files` and `mounts` can reach outside of it",
         )
-    return Manifest(judge.declared, judge.origins, tuple(judge.inputs))
+    return Manifest(judge.declared, judge.origins, tuple(judge.inputs), tuple(judge.links))
 
 
 def _is_below(path: str, directory: str) -> bool:
@@ -744,6 +842,8 @@ class _Judge:
         """Which session has it, and where that is said."""
         self.inputs: dict[str, None] = {}
         """Absolute paths as they were named, in order."""
+        self.links: dict[str, None] = {}
+        """The same, of what is not read."""
         self.digests: dict[str, str] = {}
 
     def require_room(self, sessions: dict[str, dict[str, _Value]]) -> None:
@@ -767,7 +867,8 @@ class _Judge:
             names = [f"{name}-{number}" for number in range(1, count.value + 1)]
             if branch.value and "{name}" not in branch.value:
                 self.problems.append(branch.problem("must hold {name}, because count is given"))
-        files = self.files(values["files"])
+        files, mounts = self.files(values["files"]), self.mounts(values["mounts"])
+        self.require_seen(values["files"], mounts)
         self.included(values["workspace.include"])
         for each in names:
             if not is_name(each):
@@ -776,9 +877,11 @@ class _Judge:
                 message = f"the name {each} is taken by another session"
                 self.problems.append(Problem(dotted(("sessions", name)), message, line))
             else:
-                self.declare(each, values, files)
+                self.declare(each, values, files, mounts)
 
-    def declare(self, name: str, values: dict[str, _Value], files: tuple[FileSpec, ...]) -> None:
+    def declare(
+        self, name: str, values: dict[str, _Value], files: tuple[FileSpec, ...], mounts: tuple[MountSpec, ...]
+    ) -> None:
         def table(head: str) -> dict[str, Any]:
             cut = len(head) + 1
             return {path[cut:]: value.value for path, value in values.items() if path.startswith(f"{head}.")}
@@ -794,21 +897,26 @@ class _Judge:
             tags=tuple(values["tags"].value),
             setup=tuple(values["setup"].value),
             metadata=table("metadata"),
-            env=table("env"),
+            env={name[4:]: self.variable(value) for name, value in values.items() if name.startswith("env.")},
             workspace=WorkspaceSpec(**workspace),
             files=files,
+            mounts=mounts,
         )
         self.declared[name] = declaration = Declaration.of(spec)
         fields = flat(declaration.data)
-        injected = {f"files.{table.path}": number for number, table in enumerate(values["files"].value)}
+        listed = {
+            f"{key}.{table.path}": (key, number)
+            for key in ("files", "mounts")
+            for number, table in enumerate(values[key].value)
+        }
         self.origins[name] = {
-            path: values["files"].origin(injected[path]) if path in injected else values[path].origin()
+            path: values[listed[path][0]].origin(listed[path][1]) if path in listed else values[path].origin()
             for path in fields
         }
         for path, text, entry in self.forbidden:
             if path in fields and text in _texts(fields[path]):
                 message = f"the user config forbids {_quoted(entry)}, which {name} has"
-                self.problems.append(values["files" if path in injected else path].problem(message))
+                self.problems.append(values[listed[path][0] if path in listed else path].problem(message))
 
     def workspace(self, name: str, values: dict[str, _Value]) -> None:
         """With mode ``empty``, what is said of git elsewhere is dropped, and what is said beside it refused."""
@@ -825,9 +933,13 @@ class _Judge:
 
     def environment(self, values: dict[str, _Value]) -> None:
         variables = {path: value for path, value in values.items() if path.startswith("env.")}
-        size = sum(len(path) - 2 + len(value.value.encode()) for path, value in variables.items())
+
+        def length(value: _Value) -> int:
+            return len(value.value.encode()) if isinstance(value.value, str) else 0
+
+        size = sum(len(path) - 2 + length(value) for path, value in variables.items())
         if size > ENV_BYTES:
-            largest = max(variables.values(), key=lambda value: len(value.value))
+            largest = max(variables.values(), key=length)
             message = f"all variables together have {size} bytes; at most {ENV_BYTES} are possible"
             self.problems.append(largest.problem(message))
 
@@ -857,14 +969,39 @@ class _Judge:
                 digest = hashlib.sha256(table.content.encode()).hexdigest()
                 specs.append(FileSpec(path=table.path, sha256=digest, mode=table.mode, content=table.content))
                 continue
-            text = os.path.expanduser(table.source) if table.source.startswith("~/") else table.source
             try:
-                real = self.real(os.path.join(value.source.directory, text), anywhere=value.source.ours)
-                specs.append(FileSpec(path=table.path, sha256=self.digest(real), mode=table.mode, source=real))
+                real = self.real(_host_path(table.source, value), anywhere=True)
+                outside = not value.source.ours and not _is_below(real, self.root)
+                digest = self.digest(real)
+                specs.append(FileSpec(table.path, digest, table.mode, source=real, outside=outside))
             except _Refused as refused:
                 into = self.untrusted if refused.outside else self.problems
                 into.append(value.problem(f"{_quoted(table.source)} {refused}", number, "source"))
         return tuple(specs)
+
+    def mounts(self, value: _Value) -> tuple[MountSpec, ...]:
+        return tuple(MountSpec(self.leads(table.source, value), table.path, table.mode) for table in value.value)
+
+    def require_seen(self, value: _Value, mounts: Iterable[MountSpec]) -> None:
+        """What is injected must not be hidden by what is mounted."""
+        for number, table in enumerate(value.value):
+            for mount in mounts:
+                if _is_below(f"{HOME}/{table.path[2:]}/", mount.path):
+                    message = f"{_quoted(table.path)} would be hidden by what is mounted at {_quoted(mount.path)}"
+                    self.problems.append(value.problem(message, number, "path"))
+
+    def variable(self, value: _Value) -> str | dict[str, str]:
+        """The value of a variable; of a secret, where it is found."""
+        given = value.value
+        if isinstance(given, str):
+            return given
+        return {"from_env": given.from_env} if given.from_env else {"from_file": self.leads(given.from_file, value)}
+
+    def leads(self, path: str, value: _Value) -> str:
+        """Where `path`, named by `value`, leads on the host. What is there is not looked at."""
+        named = _host_path(path, value)
+        self.links[named] = None
+        return os.path.realpath(named)
 
     def included(self, value: _Value) -> None:
         for number, text in enumerate(value.value):
@@ -897,6 +1034,12 @@ class _Judge:
                 raise _Refused(f"cannot be read: {error.strerror}") from error
             self.digests[real] = hashlib.sha256(content).hexdigest()
         return self.digests[real]
+
+
+def _host_path(text: str, value: _Value) -> str:
+    """`text`, named by `value`, as an absolute path."""
+    expanded = os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
+    return os.path.join(value.source.directory, expanded)
 
 
 def _texts(value: Any) -> list[str]:

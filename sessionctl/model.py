@@ -47,6 +47,7 @@ EFFECT: Mapping[str, Effect] = {
     "workspace.lfs": "replace",
     "workspace.base": "replace",
     "network": "restart",
+    "mounts": "restart",
     "workspace.include": "restart",  # files go into the upper layer: only the sandbox may write it while it is mounted
     "workspace.branch": "in-place",
     "agent": "in-place",
@@ -131,6 +132,19 @@ class FileSpec(NamedTuple):
     source: str = ""
     """Absolute path on the host; empty when `content` is used."""
     content: str = ""
+    outside: bool = False
+    """Whether the repository's manifest names a source that lies outside of the repository."""
+
+
+class MountSpec(NamedTuple):
+    """A file or directory of the host that is seen inside."""
+
+    source: str
+    """Real path on the host: absolute, no component a symlink."""
+    path: str
+    """Absolute path inside."""
+    mode: str = "ro"
+    """``ro`` or ``rw``."""
 
 
 class SessionSpec(NamedTuple):
@@ -147,8 +161,10 @@ class SessionSpec(NamedTuple):
     protect: bool = False
     setup: tuple[str, ...] = ()
     workspace: WorkspaceSpec = WorkspaceSpec()
-    env: Mapping[str, str] = _NONE
+    env: Mapping[str, str | Mapping[str, str]] = _NONE
+    """Values; or where on the host a secret one is found: ``{"from_env": NAME}`` or ``{"from_file": PATH}``."""
     files: tuple[FileSpec, ...] = ()
+    mounts: tuple[MountSpec, ...] = ()
     network: str = "none"
 
     def data(self) -> dict[str, Any]:
@@ -167,15 +183,17 @@ class SessionSpec(NamedTuple):
             "workspace": {name: _plain(value) for name, value in self.workspace._asdict().items()},
             "env": dict(self.env),
             "files": [file._asdict() for file in self.files],
+            "mounts": [mount._asdict() for mount in self.mounts],
             "network": self.network,
         }
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
-        """The spec whose `data()` this is. Keys of a later release are an error, never dropped."""
+        """The spec whose `data()` this is, also an earlier release's. Keys of a later one are an error."""
         fields = dict(data)
         fields["workspace"] = WorkspaceSpec(**_tuples(fields["workspace"]))
         fields["files"] = tuple(FileSpec(**file) for file in fields["files"])
+        fields["mounts"] = tuple(MountSpec(**mount) for mount in fields.get("mounts", ()))
         return cls(**_tuples(fields))
 
 
@@ -190,14 +208,17 @@ def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
 def flat(data: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON form of a spec as ``{path: value}``, one entry per field that can differ.
 
-    ``env``, ``metadata`` and ``files`` have one entry per key: ``env.RUST_LOG``,
-    ``files.~/.claude/settings.json``. Secrets are never in a spec, so neither are they here.
+    ``env``, ``metadata``, ``files`` and ``mounts`` have one entry per key: ``env.RUST_LOG``,
+    ``files.~/.claude/settings.json``, ``mounts./cache/uv``. Secrets are never in a spec, so neither are they here.
     """
     result: dict[str, Any] = {}
     for key, value in data.items():
         if key == "files":
             for file in value:
                 result[f"files.{file['path']}"] = f"{file['mode']} sha256:{file['sha256'][:12]}"
+        elif key == "mounts":
+            for mount in value:
+                result[f"mounts.{mount['path']}"] = f"{mount['mode']} {mount['source']}"
         elif isinstance(value, Mapping):
             for inner, leaf in value.items():
                 result[f"{key}.{inner}"] = leaf
@@ -393,6 +414,8 @@ class World(NamedTuple):
     """Per declared session, what its backend or its workspace cannot do here."""
     bases: Mapping[str, str] = _NONE
     """Per declared session that must be made: the commit its base is now."""
+    warned: Mapping[str, tuple[str, ...]] = _NONE
+    """Per declared session, what works here otherwise than a person may expect."""
     homes: Mapping[str, tuple[str, ...]] = _NONE
     """Per session asked about: the first few files of its home that only it has."""
     now: float = 0.0

@@ -5,7 +5,7 @@ means keep: each question about cleanliness, reachability and idleness has three
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sessionctl.diff import Change, Kind, in_sync
 from sessionctl.model import GitState, Observed, World
@@ -32,6 +32,8 @@ class Policy(NamedTuple):
 
     force: bool = False
     """Replace what is not as we last wrote it."""
+    allow_host: bool = False
+    """Let sessions take from the host, or reach, what they were not allowed before."""
     prune: bool = False
     """Remove what is not declared and provably safe to remove."""
     idle: float = 600.0
@@ -64,6 +66,10 @@ class Lane(NamedTuple):
     kept: str = ""
     """For `prune`: why the session stays."""
     warnings: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    """What the session would take from the host, or reach there, that it was not allowed before."""
+    untrusted: bool = False
+    """Whether nothing is done because `takes` is not allowed."""
     base: str = ""
     """The commit that a new session starts from."""
 
@@ -102,6 +108,10 @@ class Plan(NamedTuple):
     def refused(self) -> tuple[Lane, ...]:
         return tuple(lane for lane in self.lanes if lane.refused)
 
+    @property
+    def untrusted(self) -> tuple[Lane, ...]:
+        return tuple(lane for lane in self.lanes if lane.untrusted)
+
 
 def plan(changes: Sequence[Change], world: World, policy: Policy = Policy()) -> Plan:  # noqa: B008  (an immutable value)
     """The plan for `changes` under `policy`, one lane per session in order of the names."""
@@ -122,10 +132,42 @@ def _apply_lane(change: Change, world: World, policy: Policy) -> Lane:
         return lane._replace(blocked=change.reason)
     if kind == "conflict" and change.otherwise is not None and change.otherwise.kind == "conflict":
         return lane._replace(blocked=change.otherwise.reason)
+    takes = _newly_taken(change)
+    lane = lane._replace(takes=takes, untrusted=bool(takes) and not policy.allow_host)
     refused = world.refused.get(change.session, ())
     if refused:
         return lane._replace(refused=refused)
-    return lane._replace(actions=tuple(_STEPS[kind](change)), warnings=_warnings(change))
+    lane = lane._replace(warnings=(*_warnings(change, takes), *world.warned.get(change.session, ())))
+    return lane if lane.untrusted else lane._replace(actions=tuple(_STEPS[kind](change)))
+
+
+def taken(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the session whose JSON form is `data` takes from the host or reaches there, one line each.
+
+    Of secrets these are names. Two lines are equal when allowing one is allowing the other.
+    """
+    modes = {"ro": "read-only", "rw": "writable"}
+    return (
+        *(f"mounts.{each['path']}: {each['source']}, {modes[each['mode']]}" for each in data.get("mounts", ())),
+        *(["network: the host's"] if data["network"] == "host" else []),
+        *(f"env.{name}: {_secret(value)}" for name, value in data["env"].items() if not isinstance(value, str)),
+        *(f"files.{each['path']}: {each['source']}" for each in data["files"] if each.get("outside")),
+    )
+
+
+def _secret(source: Mapping[str, str]) -> str:
+    return f"the variable {source['from_env']}" if "from_env" in source else f"the content of {source['from_file']}"
+
+
+def _newly_taken(change: Change) -> tuple[str, ...]:
+    """Marks and records are written of what was allowed: what the session's hold need not be allowed again."""
+    assert change.declared is not None
+    allowed: set[str] = set()
+    if change.current is not None and change.current.made_of is not None:
+        allowed.update(taken(change.current.made_of.data))
+    if change.record is not None and not change.record.corrupt:
+        allowed.update(taken(change.record.last.data))
+    return tuple(each for each in taken(change.declared.data) if each not in allowed)
 
 
 def _forced(change: Change) -> Iterable[Action]:
@@ -277,13 +319,17 @@ def _paths(change: Change) -> str:
     return ", ".join(field.path for field in change.fields)
 
 
-def _warnings(change: Change) -> tuple[str, ...]:
+def _warnings(change: Change, takes: Sequence[str]) -> tuple[str, ...]:
     assert change.declared is not None
     workspace = change.declared.data["workspace"]
     shared = workspace["mode"] == "clone" and workspace["history"] == "shared"
     warnings = []
     if shared and (change.kind == "create" or any(field.path == "workspace.history" for field in change.fields)):
         warnings.append("every object of the repository can be read inside (workspace.history is shared)")
+    if any(each.startswith("network: ") for each in takes):
+        warnings.append(
+            "on the host's network it reaches all that this machine does: services on its loopback, abstract sockets"
+        )
     lost = change.record.git.unpushed if change.kind == "recreate" and change.record else None
     if lost:
         warnings.append(f"{lost} commit{'s' * (lost > 1)} that nothing else held went with its files")
@@ -383,6 +429,9 @@ def _text(plan: Plan) -> Iterable[str]:
         yield f"{change.session}: {change.kind}: {change.reason}"
         yield from (f"  {f.path}: {f.before!r} -> {f.after!r} ({f.effect})" for f in change.fields)
         yield from (f"  ! {warning}" for warning in lane.warnings)
+        yield from (f"  takes {each}" for each in lane.takes)
+        if lane.untrusted:
+            yield "  not allowed"
         yield from (f"  refused: {refusal}" for refusal in lane.refused)
         if lane.blocked:
             yield "  blocked"

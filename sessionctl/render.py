@@ -105,6 +105,10 @@ def _lane(lane: Lane, width: int, paint: Paint) -> Iterable[str]:
     for field in change.fields:
         cost = paint("dim", _COSTS[field.effect]) if not lane.blocked else ""
         yield f"{pad}{field.path}: {_value(field.before)} -> {_value(field.after)}  {cost}".rstrip()
+    for each in lane.takes:
+        yield f"{pad}{paint('yellow', 'takes from the host:')} {printable(each)}"
+    if lane.untrusted:
+        yield f"{pad}{paint('red', 'nothing is done to it without apply --allow-host')}"
     for refusal in lane.refused:
         yield f"{pad}{paint('red', f'cannot be done here: {printable(refusal)}')}"
     if lane.blocked:
@@ -136,6 +140,7 @@ def _summary(plan: Plan) -> str:
         return f"Prune: {', '.join(parts) or 'nothing to remove'}{f', {kept} kept' if kept else ''}."
     parts += [f"{len(plan.blocked)} blocked"] if plan.blocked else []
     parts += [f"{len(plan.refused)} cannot be done here"] if plan.refused else []
+    parts += [f"{len(plan.untrusted)} not allowed"] if plan.untrusted else []
     retained = sum(lane.change.kind == "retained" for lane in plan.lanes)
     aside = f" {retained} retained." if retained else ""
     if plan.in_sync and not parts:
@@ -169,6 +174,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
                     for a in lane.actions
                 ],
                 "git": _plan_git(lane),
+                "takes": list(lane.takes),
                 "warnings": list(lane.warnings),
                 "kept": lane.kept or None,
             }
@@ -178,11 +184,11 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "blocked": [
             {
                 "session": lane.session,
-                "reason": lane.blocked or "; ".join(lane.refused),
+                "reason": lane.blocked or "; ".join(lane.refused) or f"needs --allow-host: {'; '.join(lane.takes)}",
                 "forcible": lane.change.otherwise is not None,
             }
             for lane in plan.lanes
-            if lane.blocked or lane.refused
+            if lane.blocked or lane.refused or lane.untrusted
         ],
     }
 
@@ -218,6 +224,7 @@ def git_data(state: GitState) -> dict[str, Any]:
 def session_data(session: Session) -> dict[str, Any]:
     """The JSON form of one session; its shape is described in docs/json.md."""
     data, record, observed = session.data, session.record, session.observed
+    made_of = _made_of(session)
     return {
         "name": session.name,
         "state": data.get("state"),
@@ -226,6 +233,8 @@ def session_data(session: Session) -> dict[str, Any]:
         "agent": data.get("agent") or None,
         "agent_started": False,
         "image": data.get("image"),
+        "network": made_of.get("network"),
+        "mounts": made_of.get("mounts", []),
         "title": data.get("title") or None,
         "tags": data.get("tags", []),
         "metadata": data.get("metadata", {}),
@@ -248,6 +257,12 @@ def sessions_json(sessions: Sequence[Session]) -> str:
     """The JSON document of many sessions, one a line: the encoder that indents takes twice as long."""
     lines = ",\n".join(json.dumps(session_data(session)) for session in sessions)
     return f'{{"sessions": [\n{lines}\n]}}'
+
+
+def _made_of(session: Session) -> Mapping[str, Any]:
+    """What the session's sandbox was made of, where there is one: what it can reach now, whatever is declared."""
+    observed = session.observed
+    return observed.made_of.data if observed is not None and observed.made_of is not None else session.data
 
 
 def sessions_text(sessions: Sequence[Session], now: float, paint: Paint) -> str:
@@ -323,6 +338,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]], paint
 def status_text(session: Session, files: Mapping[str, str], events: Sequence[Entry], now: float, paint: Paint) -> str:
     """Everything that is known of one session."""
     data, state, record, observed = session.data, session.git, session.record, session.observed
+    made_of = _made_of(session)
     shown = "not made" if session.status == "gone" and record is None else session.status
     lines = [("session", paint("bold", session.name) + ("" if session.declared else "  (not declared any more)"))]
     lines.append(("status", shown + (f", declared {data.get('state')}" if session.declared else "")))
@@ -330,7 +346,8 @@ def status_text(session: Session, files: Mapping[str, str], events: Sequence[Ent
         lines.append(("running for", f"{duration(max(0, now - observed.started_at))}, pid {observed.pid}"))
     if record and record.stopped_at:
         lines.append(("stopped by hand", moment(record.stopped_at) or ""))
-    lines.append(("backend", f"{data.get('backend')}, image {data.get('image')}, network {data.get('network')}"))
+    lines.append(("backend", f"{data.get('backend')}, image {data.get('image')}, network {made_of.get('network')}"))
+    lines += [("mount", printable(f"{m['path']} is {m['source']}, {m['mode']}")) for m in made_of.get("mounts", [])]
     if data.get("agent"):
         lines.append(("agent", f"{data['agent']} (not started: sessionctl does not start agents yet)"))
     lines.append(("branch", f"{_branch(state)} {(state.commit or '')[:12]}".rstrip()))

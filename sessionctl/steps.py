@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from sessionctl import beneath, git, history, process, workspace
+from sessionctl import beneath, git, history, process, secret, workspace
 from sessionctl.backends import Backend
 from sessionctl.errors import BackendError, CommandError, ConflictError, GitError
 from sessionctl.executor import Made, Step
@@ -117,12 +117,15 @@ class _Steps:
     def setup(self, lane: Lane, action: Action, made: Observed | None) -> Made:
         target = _one(made)
         backend = self.site.backend(target.backend)
-        for line in _spec(lane).setup:
+        spec = _spec(lane)
+        secrets = secret.found(spec.env)
+        for line in spec.setup:
             self.site.progress(f"{lane.session}: {line}")
-            command = backend.command(target, ("sh", "-c", line))
+            command = backend.command(target, ("sh", "-c", line), env=secrets)
             ended = process.run(command.argv, env=command.env, check=False)
             if ended.code:
-                said = (ended.stdout + ended.stderr)[-SETUP_TAIL:].decode("utf-8", "backslashreplace").strip()
+                output = secret.masked(ended.stdout + ended.stderr, secrets.values())
+                said = output[-SETUP_TAIL:].decode("utf-8", "backslashreplace").strip()
                 shown = "".join(f"\n  {git.printable(each)}" for each in said.splitlines())
                 raise CommandError(
                     f"setup {line!r} ended with exit code {ended.code}{':' if shown else ''}{shown}",

@@ -53,9 +53,12 @@ class MemoryBackend:
         return None
 
     def probe(self, spec: SessionSpec | None = None) -> Sequence[Refusal]:
-        if spec is None or spec.image == "host":
-            return ()
-        return (Refusal("image", f"the memory backend has no {spec.image!a}"),)
+        plain = SessionSpec("plain")
+        return [
+            Refusal(field, "the memory backend has nothing but the default")
+            for field in ("image", "mounts", "network")
+            if spec is not None and getattr(spec, field) != getattr(plain, field)
+        ]
 
     def examine(self) -> Sequence[Finding]:
         return ()
@@ -180,7 +183,8 @@ class MemoryBackend:
         if observed.status != "running":
             raise BackendError(f"session {target.session} is not running")
         home = {"HOME": str(sandbox.parent / "home")}
-        variables = {**plain, **home, **observed.made_of.data["env"], **(env or {})}
+        declared = {name: value for name, value in observed.made_of.data["env"].items() if isinstance(value, str)}
+        variables = {**plain, **home, **declared, **(env or {})}
         return Command(("/bin/sh", "-c", _ENTER, "sh", str(sandbox / "running"), upper, *argv), variables)
 
     def _sandbox(self, target: Observed) -> Path:

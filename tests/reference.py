@@ -48,6 +48,11 @@ def _fields(table: Mapping[str, Any], tables: Mapping[str, Any], above: str) -> 
         for inner, joint in (
             *((each, ".") for each in (field, *field.get("oneOf", ()))),
             (field.get("items", {}), "[]."),
+            *(
+                (each, ".*.")
+                for value in field.get("patternProperties", {}).values()
+                for each in value.get("oneOf", ())
+            ),
         ):
             if "$ref" in inner:
                 yield from _fields(tables[inner["$ref"].rpartition("/")[2]], tables, f"{above}{name}{joint}")
@@ -63,12 +68,13 @@ def _type(field: Mapping[str, Any]) -> str:
     if field["type"] == "array":
         return f"array of {_type(field['items'])}s"
     if field["type"] == "object":
-        return "table of strings"
+        values = [each for value in field.get("patternProperties", {}).values() for each in value.get("oneOf", [value])]
+        return f"table of {' or '.join(f'{_type(value)}s' for value in values or [field['additionalProperties']])}"
     return str(field["type"])
 
 
 def _cost(path: str) -> str:
-    return SPECIAL.get(path) or COSTS[model.effect_of(path.replace("[]", ""))]
+    return SPECIAL.get(path) or COSTS[model.effect_of(path.replace("[]", "").replace(".*", ""))]
 
 
 def _toml(value: Any) -> str:

@@ -30,6 +30,8 @@ MAY_IMPORT = {
     "git": {"model", "errors", "process", "beneath"},
     "workspace": {"model", "errors", "process", "beneath", "git"},
     "backends": {"model", "errors", "process", "beneath", "backends"},
+    "secret": {"errors", "beneath"},
+    "mounts": {"model"},
     "executor": {"model", "plan"},
     "settings": {"errors", "model", "beneath", "declared", "plugins", "manifest", "locate"},
     "manifest": {"errors", "model", "declared", "plugins", "settings", "locate", "agents", "beneath"},

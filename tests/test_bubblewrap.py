@@ -26,7 +26,7 @@ from sessionctl import process
 from sessionctl.backends import Backend, Command, Context, bubblewrap
 from sessionctl.backends.bubblewrap import OWNER, alive, elf, entry, host, launching, profile, seccomp
 from sessionctl.errors import BackendError
-from sessionctl.model import Mount, Observed, Workspace
+from sessionctl.model import Mount, MountSpec, Observed, Workspace
 from sessionctl.testing import BackendContract, Bench, spec
 
 ROOT = os.geteuid() == 0
@@ -427,6 +427,126 @@ def test_every_machine_has_a_filter_of_valid_jumps() -> None:
             if code & 7 == 5:
                 assert at + 1 + max(when_true, when_false) < len(instructions)
         assert instructions[-1] == (6, 0, 0, 0x7FFF0000)
+
+
+# --- what is taken from the host -------------------------------------------------------------------
+
+
+CONNECT = "import socket, sys; print(socket.socket().connect_ex(('127.0.0.1', int(sys.argv[1]))))"
+
+
+def test_the_hosts_network_is_reached_only_by_who_has_it(bench: Bench) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        port = str(server.getsockname()[1])
+        for network, code in (("none", errno.ECONNREFUSED), ("host", 0)):
+            target = bench.backend.create(spec(network, network=network), layered(bench, network))
+            target = bench.backend.start(target)
+            assert bench.run(target, PYTHON, "-c", CONNECT, port).text() == str(code)
+            assert (bench.output(target, "cat /etc/resolv.conf").encode() + b"\n" == host.resolver()) == (
+                network == "host"
+            )
+            shared = "net" in alive.shared_spaces(pid_of(target))
+            assert shared == (network == "host")
+            looking = bench.backend.command(target, ["cat", "/proc/net/dev"], inspect=True)
+            seen = process.run(looking.argv, env=looking.env).text()
+            assert [line.split(":")[0].strip() for line in seen.splitlines()[2:]] == ["lo"]
+
+
+def test_a_shared_network_that_was_not_declared_is_not_entered(bench: Bench) -> None:
+    target = bench.backend.start(bench.backend.create(spec(network="host"), layered(bench)))
+    command = bench.backend.command(target, ["true"])
+    assert process.run(command.argv, env=command.env, check=False).code == 0
+    env = {name: value for name, value in command.env.items() if name != "NETWORK"}
+    ended = process.run(command.argv, env=env, check=False)
+    assert ended.code == 125 and b"not isolated" in ended.stderr
+
+
+@pytest.fixture
+def outside(bench: Bench, tmp_path: Path) -> Path:
+    """A directory of the host, which the sandboxes' user may write."""
+    place = (tmp_path / "outside").resolve()
+    (place / "sub").mkdir(parents=True)
+    (place / "file").write_text("of the host\n")
+    own(bench, place, place / "sub", place / "file")
+    return place
+
+
+def test_mounts_are_seen_as_declared_and_only_inside(bench: Bench, outside: Path) -> None:
+    mounts = (
+        MountSpec(str(outside), "/data"),
+        MountSpec(str(outside / "sub"), "/home/agent/.cache/sub", "rw"),
+        MountSpec(str(outside / "file"), "/opt/file"),
+    )
+    target = bench.backend.start(bench.backend.create(spec(mounts=mounts), layered(bench)))
+    assert bench.output(target, "cat /data/file /opt/file") == "of the host\nof the host"
+    for path in ("/data/new", "/data/file", "/opt/file"):
+        assert bench.run(target, "sh", "-c", f"echo x > {path}").code != 0
+    bench.output(target, "echo x > ~/.cache/sub/new && echo x > ~/.cache/mine")
+    assert (outside / "sub" / "new").read_text() == "x\n" and sorted(os.listdir(outside)) == ["file", "sub"]
+    looking = bench.backend.command(target, ["ls", "/data"], inspect=True)
+    assert process.run(looking.argv, env=looking.env, check=False).code != 0
+    if ROOT:  # nobody else may look
+        held = [os.readlink(path) for path in Path(f"/proc/{target.pid}/fd").iterdir()]
+        assert not [path for path in held if path.startswith((str(outside), "/data", "/opt"))]
+    bench.backend.stop(target)
+    again = bench.backend.start(bench.backend.update(bench.backend.observe()[0], spec(mounts=mounts[:1])))
+    assert bench.output(again, "ls /data; ls -A ~/.cache/sub; ls /opt") == "file\nsub\npython"
+
+
+def test_a_link_of_the_agents_leads_no_mount_elsewhere(bench: Bench, outside: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    own(bench, victim)
+    target = bench.backend.start(bench.backend.create(spec(), layered(bench)))
+    bench.output(target, f"ln -s /oldroot{victim} ~/.cache")
+    bench.backend.stop(target)
+    mounts = (MountSpec(str(outside), "/home/agent/.cache/sub"),)
+    target = bench.backend.update(bench.backend.observe()[0], spec(mounts=mounts))
+    with pytest.raises(BackendError, match=r"nothing can be mounted at /home/agent/\.cache/sub: .*link"):
+        bench.backend.start(target)
+    assert os.listdir(victim) == []
+
+
+def test_a_source_that_became_a_link_or_went_is_not_mounted(bench: Bench, outside: Path) -> None:
+    mounts = (MountSpec(str(outside / "sub"), "/data"),)
+    target = bench.backend.create(spec(mounts=mounts), layered(bench))
+    (outside / "sub").rename(outside / "moved")
+    with pytest.raises(BackendError, match="No such file"):
+        bench.backend.start(target)
+    (outside / "sub").symlink_to("/etc")
+    with pytest.raises(BackendError, match="symbolic link that was not there when it was allowed"):
+        bench.backend.start(target)
+    assert bench.backend.observe()[0].status == "stopped"
+
+
+@as_root
+def test_roots_mounts_are_looked_at_again_where_they_are_made(bench: Bench, outside: Path) -> None:
+    """Between our look and launch.py's an agent with a mount above could have put a link there."""
+    (outside / "link").symlink_to("/etc")
+    words = ["true"]
+    command = launching.starting("/bin/echo", words, ["/usr"], bench.backend.owner, [str(outside / "sub")])
+    assert process.run(command.argv, env=command.env).text() == "true"
+    command = launching.starting("/bin/echo", words, ["/usr"], bench.backend.owner, [str(outside / "link")])
+    ended = process.run(command.argv, env=command.env, check=False)
+    assert ended.code == 125 and b"symbolic link" in ended.stderr
+
+
+def test_a_file_cannot_be_mounted_in_the_home(bench: Bench, outside: Path) -> None:
+    def refusals(source: Path, path: str) -> list[str]:
+        return [refusal.what for refusal in bench.backend.probe(spec(mounts=(MountSpec(str(source), path),)))]
+
+    assert refusals(outside / "file", "/home/agent/file") == ["mounts"]
+    assert refusals(outside / "file", "/file") == refusals(outside, "/home/agent/dir") == []
+
+
+def test_a_secret_goes_in_only_when_it_is_given(bench: Bench) -> None:
+    env = {"PLAIN": "p", "KEY": {"from_env": "SOMEWHERE"}}
+    target = bench.backend.start(bench.backend.create(spec(env=env), layered(bench)))
+    assert bench.output(target, "echo $PLAIN ${KEY-unset}") == "p unset"
+    assert bench.output(target, "echo $PLAIN $KEY", env={"KEY": "s3cr3t"}) == "p s3cr3t"
+    assert "s3cr3t" not in " ".join(bench.backend.command(target, ["true"], env={"KEY": "s3cr3t"}).argv)
 
 
 # --- attacks on what is outside --------------------------------------------------------------------

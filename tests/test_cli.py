@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -204,6 +205,173 @@ def test_nothing_an_agent_plants_in_its_repository_runs_on_the_host(repository: 
     subprocess.run(["sh", "-c", script], cwd=control, check=True, capture_output=True)
     subprocess.run(["git", "status"], cwd=control, check=False, capture_output=True)
     assert mark.read_text(), "the control must show that a careless `git status` runs what was planted"
+
+
+TAKES = """
+[sessions.api]
+mounts = [{{ source = "../data", path = "/data", mode = "rw" }}]
+network = {{ mode = "host" }}
+env = {{ TOKEN = {{ from_env = "MY_TOKEN" }}, KEY = {{ from_file = "../key" }} }}
+files = [{{ path = "~/.tool", source = "../tool" }}]
+{more}
+[sessions.plain]
+"""
+
+
+@pytest.fixture
+def outside(repository: Repository) -> Path:
+    """What `TAKES` takes: beside the repository."""
+    place = repository.root.parent.resolve()
+    (place / "data").mkdir()
+    (place / "data").chmod(0o777)
+    (place / "data" / "file").write_text("data\n")
+    (place / "key").write_text("key of a file\n")
+    (place / "tool").write_text("tool\n")
+    return place
+
+
+TOKEN = {"MY_TOKEN": "token of a variable"}
+
+
+def test_what_is_taken_from_the_host_has_to_be_allowed(repository: Repository, outside: Path) -> None:
+    taken = [
+        f"mounts./data: {outside}/data, writable",
+        "network: the host's",
+        "env.TOKEN: the variable MY_TOKEN",
+        f"env.KEY: the content of {outside}/key",
+        f"files.~/.tool: {outside}/tool",
+    ]
+    repository.declare(TAKES.format(more=""))
+    shown = repository.run("plan")
+    assert all(f"takes from the host: {each}\n" in shown.out for each in taken)
+    assert "nothing is done to it without apply --allow-host" in shown.out and "1 not allowed" in shown.out
+    assert "! api: on the host's network" in shown.out
+    plan = repository.run("plan", "--json", "--exit-code", code=3).json
+    assert plan["changes"][0]["takes"] == taken and not plan["changes"][0]["actions"]
+    assert [(each["session"], each["forcible"]) for each in plan["blocked"]] == [("api", False)]
+
+    refused = repository.apply(code=5)
+    assert all(f"api would take from the host: {each}\n" in refused.err for each in taken)
+    assert "sessionctl apply --allow-host api" in refused.err
+    assert [repository.session(name)["observed"] for name in ("api", "plain")] == ["gone", "running"]
+    assert not (repository.state / "sessions" / "api").exists()
+
+    assert "not allowed" not in repository.run("plan", "--allow-host").out
+    repository.apply("--allow-host")
+    seen = repository.session("api")
+    assert seen["network"] == "host"
+    assert seen["mounts"] == [{"source": f"{outside}/data", "path": "/data", "mode": "rw"}]
+    assert f"/data is {outside}/data, rw" in repository.run("status", "api").out
+    script = 'cat /data/file ~/.tool; echo "$TOKEN, $KEY"; echo x > /data/new'
+    said = repository.run("exec", "api", "--", "sh", "-c", script, env=TOKEN)
+    assert said.out == "data\ntool\ntoken of a variable, key of a file\n"
+    assert (outside / "data" / "new").read_text() == "x\n"
+
+
+def test_what_was_allowed_stays_so_and_nothing_more(repository: Repository, outside: Path) -> None:
+    repository.declare(TAKES.format(more=""))
+    repository.apply("--allow-host")
+    repository.run("plan", "--exit-code")
+    repository.declare(TAKES.format(more='title = "again"'))
+    repository.apply()
+    for command in ("stop", "start", "stop"):
+        repository.run(command, "api")
+    repository.apply()
+    repository.run("exec", "api", "--", "true", env=TOKEN)
+
+    more = TAKES.format(more="").replace("MY_TOKEN", "OTHER")
+    repository.declare(more)
+    said = repository.apply(code=5)
+    assert said.err.count("would take") == 1 and "env.TOKEN: the variable OTHER" in said.err
+    assert repository.run("exec", "api", "--", "printenv", "TOKEN", env=TOKEN).out == "token of a variable\n"
+    before = repository.session("api")["pid"]
+    repository.apply("--allow-host")
+    assert repository.session("api")["pid"] == before, "env is of the next exec"
+    assert repository.run("exec", "api", "--", "printenv", "TOKEN", env={"OTHER": "other"}).out == "other\n"
+
+    repository.declare("[sessions.api]\n[sessions.plain]\n")
+    (change,) = repository.run("plan", "--json").json["changes"]
+    assert change["kind"] == "restart"
+    repository.apply()
+    assert repository.session("api")["network"] == "none"
+    repository.inside("api", "test -e /data", code=1)
+    repository.declare(more)
+    repository.apply(code=5)
+
+
+def test_what_may_not_be_mounted_is_refused_in_the_plan(repository: Repository, outside: Path) -> None:
+    state = os.environ["SESSIONCTL_STATE_DIR"]
+    for source, words in {
+        ".git": "is or holds the repository's git directory",
+        ".": "is or holds the repository's git directory",
+        ".git/objects": "lies in the repository's git directory",
+        state: "is or holds the state directory",
+        "/proc": "is a part of /proc",
+        "../missing": "No such file or directory",
+    }.items():
+        repository.declare(f'[sessions.api]\nmounts = [{{ source = "{source}", path = "/data" }}]\n')
+        assert words in repository.run("apply", "--yes", "--allow-host", code=2).out
+    assert not list(Path(state).iterdir())
+
+
+SECRETS = ("token of a variable", "key of a file")
+
+
+def _holding(secrets: tuple[str, ...], *roots: Path) -> list[str]:
+    """The files below `roots` that hold one of `secrets`."""
+    found = []
+    for root in roots:
+        for directory, _, names in os.walk(root):
+            for path in (Path(directory, name) for name in names):
+                if path.is_file() and any(secret.encode() in path.read_bytes() for secret in secrets):
+                    found.append(str(path))
+    return found
+
+
+def test_no_secret_is_kept_or_shown_anywhere(repository: Repository, outside: Path) -> None:
+    repository.declare(TAKES.format(more='setup = ["echo $TOKEN $KEY; exit 3"]'))
+    failed = repository.run("apply", "--yes", "--allow-host", code=1, env=TOKEN)
+    assert "*** ***" in failed.out
+    halves = 'printf %s "${KEY%file}"; printf %s "${TOKEN%variable}" >&2; sleep 0.1; echo file; echo variable >&2'
+    said = repository.run("exec", "--json", "api", "--", "sh", "-c", halves, env=TOKEN)
+    assert (said.json["stdout"], said.json["stderr"]) == ("***\n", "***\n")
+    repository.run("exec", "api", "--", "printf", "%s and %s", *SECRETS, env=TOKEN)
+    events = [json.loads(line) for line in repository.run("log", "api", "--json").out.splitlines()]
+    assert events[-1]["argv"] == ["printf", "%s and %s", "***", "***"] and events[-1]["stdout"] == "*** and ***"
+    for command in (["plan", "--json"], ["status", "api", "--json"], ["show", "api", "--json"], ["ls", "--json"]):
+        said = repository.run(*command, env=TOKEN)
+        assert not any(secret in said.out + said.err for secret in SECRETS)
+    roots = (Path(os.environ["SESSIONCTL_STATE_DIR"]), Path(os.environ["XDG_CACHE_HOME"]))
+    assert _holding(("MY_TOKEN",), *roots) and _holding(SECRETS, *roots) == []
+
+
+def test_no_secret_is_on_a_command_line(repository: Repository, outside: Path) -> None:
+    repository.declare(TAKES.format(more=""))
+    repository.apply("--allow-host")
+    command = [sys.executable, "-m", "sessionctl", "exec", "api", "--", "sh", "-c", "echo ready; cat"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=repository.root, env={**os.environ, **TOKEN}, stdin=pipe, stdout=pipe, text=True
+    ) as running:
+        assert running.stdout is not None and running.stdout.readline() == "ready\n"
+        lines = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                lines.append(path.read_text(errors="replace"))
+        running.communicate("")
+    assert any("echo ready; cat" in line for line in lines)
+    assert not [line for line in lines if any(secret in line for secret in SECRETS)]
+
+
+def test_a_secret_that_is_missing_is_said_before_anything_runs(repository: Repository, outside: Path) -> None:
+    repository.declare(TAKES.format(more=""))
+    repository.apply("--allow-host")
+    touch = ("exec", "api", "--", "touch", "/data/ran")
+    assert "MY_TOKEN, which is not set here" in repository.run(*touch, code=125).err
+    (outside / "key").unlink()
+    assert f"{outside}/key, which cannot be read" in repository.run(*touch, code=125, env=TOKEN).err
+    assert not (outside / "data" / "ran").exists()
+    repository.run("exec", "-e", "KEY=mine", *touch[1:], env=TOKEN)
 
 
 BEFORE = """

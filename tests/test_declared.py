@@ -221,6 +221,25 @@ def test_what_comes_to_need_trust_or_goes_is_refused_at_once(root: Path, home: P
         resolve(root)
 
 
+def test_of_what_is_mounted_or_secret_only_where_it_leads_is_kept(root: Path, home: Path, tmp_path: Path) -> None:
+    manifest = root / "sessions.toml"
+    manifest.write_text(
+        'version = 1\n[sessions.api]\nmounts = [{ source = "link", path = "/a" }]\n'
+        'env = { A = { from_env = "TOKEN" }, B = { from_file = "../key" } }\n'
+    )
+    (root / "link").symlink_to("one")
+    (tmp_path / "key").write_text("s3cr3t")
+    file = settle(home, lambda: resolve(root))
+    assert "s3cr3t" not in file.read_text()
+    (tmp_path / "key").write_text("a longer secret")
+    (root / "one").mkdir(exist_ok=True)
+    assert resolve(root).declared["api"].spec.mounts[0].source == f"{root}/one"
+    assert heavy_imports(root) == [], "it asked again because of what it has no business with"
+    (root / "link").unlink()
+    (root / "link").symlink_to("two")
+    assert resolve(root).declared["api"].spec.mounts[0].source == f"{root}/two"
+
+
 def test_an_answer_from_files_that_are_still_being_written_is_not_kept(root: Path, home: Path) -> None:
     settle(home, lambda: resolve(root))
     (root / "injected").write_text("new")

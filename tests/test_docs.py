@@ -132,7 +132,7 @@ def test_every_key_has_an_example_that_is_valid(world: World) -> None:
             said = world.run("sessionctl validate")
             # What the machine cannot do is not the manifest's fault; what it says must be.
             assert said.returncode == 0, f"docs/manifest.md:{block.line}: {said.stdout}"
-            used |= set(re.findall(r"(?:^|[{,] |\. ?)([a-z]+) =", block.text, re.M))
+            used |= set(re.findall(r"(?:^|[{,] |\. ?)([a-z_]+) =", block.text, re.M))
     assert {path.rpartition(".")[2] for path in reference.fields()} - {"workspace"} <= used
 
 
@@ -159,6 +159,7 @@ metadata = { ticket = "ABC-1" }
 setup = ["true"]
 env = { A = "1" }
 files = [{ path = "~/.tool", content = "x" }]
+mounts = [{ source = "src", path = "/data" }]
 workspace = { base = "main" }
 [sessions.bare]
 state = "stopped"
@@ -214,7 +215,7 @@ def test_json_documents_are_as_described(world: World) -> None:
     check("show", said("show api --json"))
     check("doctor", said("doctor --json"))
     first = said("plan --json")
-    world.run("sessionctl apply --yes")
+    world.run("sessionctl apply --yes --allow-host")
     check("exec", said("exec --json api -- sh -c 'echo 1 >file; git add .; git commit -qm x; exit 3'", 3))
     ended = said("exec --json api -- sh -c 'kill -9 $$'", 137)
     assert (ended["exit_code"], ended["signal"]) == (137, 9)

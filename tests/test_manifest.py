@@ -20,7 +20,8 @@ from sessionctl import settings as settings_module
 from sessionctl.errors import ManifestError, SessionctlError, UntrustedError, UsageError
 from sessionctl.locate import locate
 from sessionctl.manifest import Manifest
-from sessionctl.model import FileSpec, SessionSpec, WorkspaceSpec, flat
+from sessionctl.model import FileSpec, MountSpec, SessionSpec, WorkspaceSpec, flat
+from sessionctl.plan import taken
 
 SCHEMA = Path(__file__).parent.parent / "schemas" / "sessions.schema.json"
 
@@ -71,7 +72,7 @@ def user_config(home: Path, text: str) -> None:
 # --- what it means -----------------------------------------------------------------------------
 
 
-def test_a_session_is_what_its_keys_say(root: Path) -> None:
+def test_a_session_is_what_its_keys_say(root: Path, home: Path) -> None:
     (root / "claude.json").write_text("{}")
     (root / ".env.local").write_text("A=1")
     found = spec(
@@ -86,8 +87,9 @@ def test_a_session_is_what_its_keys_say(root: Path) -> None:
         state = "stopped"
         protect = true
         setup = ["uv sync"]
-        env = { RUST_LOG = "debug", PATH = "/x" }
-        network = { mode = "none" }
+        env = { RUST_LOG = "debug", PATH = "/x", A = { from_env = "B" }, C = { from_file = "~/key" } }
+        network = { mode = "host" }
+        mounts = [{ source = "sub/../data", path = "/data" }, { source = "~/c", path = "/home/agent/.c", mode = "rw" }]
         files = [
           { path = "~/.claude/settings.json", source = "claude.json", mode = "0600" },
           { path = "~/note", content = "ü" },
@@ -111,7 +113,9 @@ def test_a_session_is_what_its_keys_say(root: Path) -> None:
         state="stopped",
         protect=True,
         setup=("uv sync",),
-        env={"PATH": "/x", "RUST_LOG": "debug"},
+        env={"A": {"from_env": "B"}, "C": {"from_file": f"{home}/key"}, "PATH": "/x", "RUST_LOG": "debug"},
+        mounts=(MountSpec(f"{root}/data", "/data"), MountSpec(f"{home}/c", "/home/agent/.c", "rw")),
+        network="host",
         files=(
             FileSpec(
                 path="~/.claude/settings.json",
@@ -404,14 +408,12 @@ workspace.base = "main"
         *(f"{key} = 1" for key in sorted(manifest.NOT_YET[""])),
         'image = "rootfs:DIR"',
         'image = "debian:12"',
-        'network = "host"',
         'network = { mode = "allow" }',
         'network = { mode = "none", allow = ["a:1"] }',
         'agent = { name = "claude", model = "x" }',
         'agent = { name = "claude", prompt = "x" }',
         'agent = { name = "claude", args = ["x"] }',
-        'env = { A = { from_env = "A" } }',
-        'env = { A = { from_file = "~/a" } }',
+        'mounts = [{ source = "x", path = "/workspace/x" }]',
         'workspace = { mode = "overlay" }',
         'workspace = { mode = "worktree" }',
         'workspace = { mode = "bind" }',
@@ -760,18 +762,95 @@ def test_a_source_outside_of_the_repository_needs_trust(root: Path, home: Path, 
     (home / "key").write_text("s")
     (root / "link").symlink_to(secret)
     (root / "dir").symlink_to(tmp_path)
-    (tmp_path / "repo2").mkdir()
-    for path in ("../secret", str(secret), "~/key", "link", "dir/secret", "../repo2", "/nowhere", "dir/nothing", ".."):
-        with pytest.raises(UntrustedError) as caught:
-            source(root, path)
-        assert caught.value.exit_code == 5
-        assert str(caught.value).startswith(f"sessions.toml:3: sessions.api.files[0].source: '{path[:50]}")
-        assert str(caught.value).endswith("leads outside of the repository")
-        assert "trust" in caught.value.hint
+    for path, real in {
+        **dict.fromkeys(("../secret", str(secret), "link", "dir/secret"), str(secret)),
+        "~/key": f"{home}/key",
+    }.items():
+        found = source(root, path)
+        assert (found.source, found.outside) == (real, True)
+        assert taken(spec(root, f'files = [{{ path = "~/a", source = "{path}" }}]').data()) == (f"files.~/a: {real}",)
+    (root / "inside").write_text("s")
+    assert not source(root, "inside").outside
 
 
 def test_what_is_wrong_is_said_before_what_needs_trust(root: Path) -> None:
-    assert "unknown key" in refusal(root, 'files = [{ path = "~/a", source = "../x" }]\nzzz = 1')
+    (root / "out").symlink_to("/etc/passwd")
+    assert "unknown key" in refusal(root, 'workspace.include = ["out"]\nzzz = 1')
+
+
+def test_what_is_named_on_the_host_is_named_by_where_it_leads(root: Path, home: Path, tmp_path: Path) -> None:
+    (root / "link").symlink_to("../elsewhere")
+    found = resolve(
+        root,
+        'version = 1\n[sessions.api]\nmounts = [{ source = "link/a", path = "/a" },'
+        ' { source = "~", path = "/b" }]\nenv = { K = { from_file = "link" } }\n',
+    )
+    api = found.declared["api"].spec
+    assert [mount.source for mount in api.mounts] == [f"{tmp_path}/elsewhere/a", str(home)]
+    assert api.env == {"K": {"from_file": f"{tmp_path}/elsewhere"}}
+    assert set(found.links) == {f"{root}/link/a", str(home), f"{root}/link"} and found.inputs == ()
+    assert found.origins["api"]["mounts./b"] == "sessions.toml:3"
+
+
+@pytest.mark.parametrize(
+    ("mounts", "words"),
+    [
+        ('[{ source = "a" }]', "mounts[0].path: is missing"),
+        ('[{ path = "/a" }]', "mounts[0].source: is missing"),
+        ('[{ source = "", path = "/a" }]', "mounts[0].source"),
+        ('[{ source = "a", path = "a" }]', "is not an absolute path"),
+        ('[{ source = "a", path = "/a/../etc" }]', "is not an absolute path"),
+        ('[{ source = "a", path = "/a/" }]', "is not an absolute path"),
+        ('[{ source = "a", path = "//a" }]', "is not an absolute path"),
+        ('[{ source = "a", path = "/" }]', "is the sandbox's own; choose"),
+        ('[{ source = "a", path = "/home" }]', "is the sandbox's own; choose"),
+        ('[{ source = "a", path = "/home/agent" }]', "is the sandbox's own; choose"),
+        ('[{ source = "a", path = "/tmp" }]', "is the sandbox's own; choose"),
+        ('[{ source = "a", path = "/proc/x" }]', "as all of /proc is"),
+        ('[{ source = "a", path = "/sys" }]', "as all of /sys is"),
+        ('[{ source = "a", path = "/dev/shm" }]', "as all of /dev is"),
+        ('[{ source = "a", path = "/etc/ssl" }]', "as all of /etc is"),
+        ('[{ source = "a", path = "/usr" }]', "as all of /usr is"),
+        ('[{ source = "a", path = "/bin" }]', "as all of /bin is"),
+        ('[{ source = "a", path = "/.sessionctl/init" }]', "as all of /.sessionctl is"),
+        ('[{ source = "a", path = "/workspace" }]', "is not supported yet"),
+        (f'[{{ source = "a", path = "/{"a/" * 600}b" }}]', "is longer than 1024"),
+        ('[{ source = "a", path = "/a\\u0007" }]', "control character"),
+        ('[{ source = "a\\u0000", path = "/a" }]', "control character"),
+        ('[{ source = "a", path = "/a", mode = "wr" }]', "expected 'ro' or 'rw'"),
+        ('[{ source = "a", path = "/a" }, { source = "b", path = "/a" }]', "names '/a' twice"),
+        (
+            '[{ source = "a", path = "/a/b/c" }, { source = "b", path = "/a" }]',
+            "'/a/b/c' lies below another mount, '/a'",
+        ),
+    ],
+)
+def test_a_mount_that_cannot_be(root: Path, mounts: str, words: str) -> None:
+    assert words in refusal(root, f"mounts = {mounts}")
+
+
+def test_a_file_that_a_mount_would_hide_is_refused(root: Path) -> None:
+    files = 'files = [{ path = "~/.c/a", content = "" }]'
+    line = refusal(root, f'{files}\nmounts = [{{ source = "a", path = "/home/agent/.c" }}]')
+    assert line.startswith("sessions.toml:3: sessions.api.files[0].path: '~/.c/a' would be hidden")
+    assert spec(root, f'{files}\nmounts = [{{ source = "a", path = "/home/agent/.ca" }}]')
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("{}", "env.A: needs either from_env or from_file"),
+        ('{ from_env = "A", from_file = "a" }', "env.A: needs either from_env or from_file"),
+        ('{ from_env = "" }', "env.A.from_env: is not the name of an environment variable"),
+        ('{ from_env = "A=B" }', "env.A.from_env: is not the name of an environment variable"),
+        ('{ from_file = "" }', "env.A.from_file"),
+        ('{ from_envv = "A" }', "env.A.from_envv: unknown key (did you mean 'from_env'?)"),
+        ("1", "env.A: expected a string (put it in quotes)"),
+    ],
+)
+def test_a_variable_that_cannot_be(root: Path, value: str, words: str) -> None:
+    line = refusal(root, f"env = {{ A = {value} }}")
+    assert line.startswith("sessions.toml:3: sessions.api.") and words in line
 
 
 def test_the_users_own_word_needs_no_trust(root: Path, home: Path) -> None:

@@ -19,6 +19,7 @@ from tests.worlds import (
     CLEAN,
     ENV,
     FILES,
+    HOST,
     IMAGE,
     INCLUDE,
     NAME,
@@ -26,6 +27,7 @@ from tests.worlds import (
     PROTECTED,
     SETUP,
     STOPPED,
+    TAKES,
     A,
     git,
     record,
@@ -51,7 +53,81 @@ def planned(
 SHARED = "  ! every object of the repository can be read inside (workspace.history is shared)\n"
 RECORD = "  record: so that the next plan knows\n"
 
+TAKEN = (
+    "  takes mounts./data: /src, read-only\n"
+    "  takes mounts./out: /out, writable\n"
+    "  takes network: the host's\n"
+    "  takes env.B: the variable C\n"
+    "  takes env.D: the content of /key\n"
+    "  takes files.~/.x: /x\n"
+)
+REACHES = (
+    "  ! on the host's network it reaches all that this machine does: services on its loopback, abstract sockets\n"
+)
+ALLOW = Policy(allow_host=True)
+
 APPLY: dict[str, tuple[str, str]] = {
+    "it takes from the host": (
+        planned(TAKES, warned={NAME: ("uid 300000 cannot write /out",)}),
+        "api: create: declared and never made\n"
+        + SHARED
+        + REACHES
+        + "  ! uid 300000 cannot write /out\n"
+        + TAKEN
+        + "  not allowed\nnot in sync",
+    ),
+    "it takes from the host, and may": (
+        planned(TAKES, policy=ALLOW),
+        "api: create: declared and never made\n"
+        + SHARED
+        + REACHES
+        + TAKEN
+        + "  prepare: its workspace, branch agents/api from the checked-out commit\n"
+        "  create: declared and never made\n" + RECORD + "  start: declared running\n"
+        "not in sync",
+    ),
+    "it takes from the host, as it was allowed": (
+        planned(TAKES, sandbox(TAKES, "stopped"), recorded=record(TAKES)),
+        "api: start: its files are there, nothing runs\n  start 1: declared running\n" + RECORD + "not in sync",
+    ),
+    "its files are gone, and with them the mark of what it was allowed": (
+        planned(HOST, recorded=record(HOST)),
+        "api: recreate: recorded, but its files are gone\n"
+        "  prepare: its workspace, branch agents/api from the checked-out commit\n"
+        "  create: recorded, but its files are gone\n" + RECORD + "  start: declared running\n"
+        "not in sync",
+    ),
+    "a corrupt record allows nothing": (
+        planned(HOST, recorded=record(HOST, corrupt="no JSON")),
+        "api: recreate: recorded, but its files are gone\n"
+        + REACHES
+        + "  takes network: the host's\n  not allowed\nnot in sync",
+    ),
+    "network opened": (
+        planned(HOST, sandbox(A), recorded=record(A), policy=ALLOW),
+        "api: restart: network differs\n"
+        "  network: 'none' -> 'host' (restart)\n" + REACHES + "  takes network: the host's\n"
+        "  stop 1: network differs\n  update 1: network\n  start 1: declared running\n" + RECORD + "not in sync",
+    ),
+    "network closed": (
+        planned(A, sandbox(HOST), recorded=record(HOST)),
+        "api: restart: network differs\n"
+        "  network: 'host' -> 'none' (restart)\n"
+        "  stop 1: network differs\n  update 1: network\n  start 1: declared running\n" + RECORD + "not in sync",
+    ),
+    "more is taken by one that runs": (
+        planned(TAKES, sandbox(HOST), recorded=record(HOST)),
+        "api: restart: mounts./data, mounts./out differ\n"
+        "  env.A: None -> '1' (in-place)\n"
+        "  env.B: None -> {'from_env': 'C'} (in-place)\n"
+        "  env.D: None -> {'from_file': '/key'} (in-place)\n"
+        "  files.~/.x: None -> '0644 sha256:abababababab' (in-place)\n"
+        "  files.~/.y: None -> '0644 sha256:abababababab' (in-place)\n"
+        "  mounts./data: None -> 'ro /src' (restart)\n"
+        "  mounts./out: None -> 'rw /out' (restart)\n"
+        + TAKEN.replace("  takes network: the host's\n", "")
+        + "  not allowed\nnot in sync",
+    ),
     "nothing anywhere": (planned(None), "in sync"),
     "as declared": (planned(A, sandbox(A), recorded=record(A)), "in sync"),
     "never made": (

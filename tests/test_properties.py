@@ -13,11 +13,12 @@ import pytest
 
 from sessionctl.diff import diff
 from sessionctl.model import Declaration, GitState, Observed, Record, World
-from sessionctl.plan import Action, Plan, Policy, plan, unclean
+from sessionctl.plan import Action, Plan, Policy, plan, taken, unclean
 from tests.worlds import (
     BASE,
     BRANCH,
     ENV,
+    HOST,
     IMAGE,
     INCLUDE,
     NAME,
@@ -25,6 +26,7 @@ from tests.worlds import (
     PROTECTED,
     SETUP,
     STOPPED,
+    TAKES,
     A,
     git,
     record,
@@ -33,7 +35,7 @@ from tests.worlds import (
 
 Case = tuple[Declaration | None, tuple[Observed, ...], Record | None]
 
-DECLARED = (None, A, STOPPED, ENV, BRANCH, INCLUDE, IMAGE, SETUP, PROTECTED, BASE)
+DECLARED = (None, A, STOPPED, ENV, BRANCH, INCLUDE, IMAGE, SETUP, PROTECTED, BASE, HOST, TAKES)
 OBSERVED: tuple[tuple[Observed, ...], ...] = (
     (),
     (sandbox(None, "partial", ""),),
@@ -48,6 +50,8 @@ OBSERVED: tuple[tuple[Observed, ...], ...] = (
     (sandbox(SETUP),),
     (sandbox(INCLUDE, "stopped"),),
     (sandbox(PROTECTED, busy=False),),
+    (sandbox(HOST),),
+    (sandbox(TAKES, "stopped"),),
     (sandbox(A, drift="its mark names web"),),
 )
 RECORDED = (
@@ -58,6 +62,8 @@ RECORDED = (
     record(SETUP, setup=""),
     record(PROTECTED),
     record(A, corrupt="no JSON"),
+    record(TAKES),
+    record(TAKES, corrupt="no JSON"),
 )
 CASES = tuple(itertools.product(DECLARED, OBSERVED, RECORDED))
 
@@ -189,19 +195,20 @@ def blocked(case: Case, policy: Policy) -> bool:
     return bool(planned(case, policy).blocked)
 
 
-@pytest.mark.parametrize("force", [False, True])
-def test_one_apply_converges(force: bool) -> None:
-    policy = Policy(force=force)
+POLICIES = [Policy(force, allow_host) for force, allow_host in itertools.product((False, True), repeat=2)]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_one_apply_converges(policy: Policy) -> None:
     for case in CASES:
         after = carry_out(case, policy)
         left = planned(after, policy)
         assert not steps(left), f"{case}\n{planned(case, policy)}\nthen\n{left}"
-        assert left.in_sync or left.blocked, str(left)
+        assert left.in_sync or left.blocked or (left.untrusted and not policy.allow_host), str(left)
 
 
-@pytest.mark.parametrize("force", [False, True])
-def test_after_a_crash_at_any_step_the_next_apply_converges(force: bool) -> None:
-    policy = Policy(force=force)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_after_a_crash_at_any_step_the_next_apply_converges(policy: Policy) -> None:
     for case in CASES:
         for done in range(len(steps(planned(case, policy)))):
             halfway = carry_out(case, policy, done)
@@ -217,6 +224,27 @@ def test_a_crash_and_another_declaration_converges() -> None:
             changed: Case = (then, observed, recorded)
             left = planned(carry_out(changed, Policy()))
             assert not steps(left), f"{case}\n{planned(case)}\ncrashed after {done}, then {then}\n{left}"
+
+
+def test_nothing_is_taken_from_the_host_that_was_not_allowed() -> None:
+    for case, force in itertools.product(CASES, (False, True)):
+        _, observed, recorded = case
+        before = [each.made_of for each in observed if each.made_of is not None and not each.drift]
+        before += [recorded.last] if recorded and not recorded.corrupt else []
+        allowed = {line for made_of in before for line in taken(made_of.data)}
+        policy = Policy(force=force)
+        for lane in planned(case, policy).lanes:
+            assert not (lane.untrusted and lane.actions)
+            if lane.actions and lane.change.declared is not None:
+                assert set(taken(lane.change.declared.data)) <= allowed, f"{case}\n{planned(case, policy)}"
+
+
+def test_what_was_allowed_need_not_be_allowed_again() -> None:
+    for case in CASES:
+        after = carry_out(case, Policy(allow_host=True))
+        assert not planned(after).untrusted
+        stopped = tuple(each._replace(status="stopped") if each.made_of else each for each in after[1])
+        assert not planned((after[0], stopped, after[2])).untrusted or planned(case).blocked
 
 
 def test_apply_never_takes_work_away() -> None:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from sessionctl.model import Declaration, FileSpec, GitState, Observed, Record, SessionSpec, Workspace, WorkspaceSpec
+from sessionctl.model import (
+    Declaration,
+    FileSpec,
+    GitState,
+    MountSpec,
+    Observed,
+    Record,
+    SessionSpec,
+    Workspace,
+    WorkspaceSpec,
+)
 
 NAME = "api"
 NOW = 1_000_000.0
@@ -27,6 +37,14 @@ IMAGE = declare(image="rootfs:/r")
 SETUP = declare(setup=("make deps",))
 BASE = declare(workspace={"base": "other"})
 PROTECTED = declare(protect=True)
+HOST = declare(network="host")
+TAKES = declare(
+    network="host",
+    mounts=(MountSpec("/src", "/data"), MountSpec("/out", "/out", "rw")),
+    env={"A": "1", "B": {"from_env": "C"}, "D": {"from_file": "/key"}},
+    files=(FileSpec("~/.x", "ab" * 32, source="/x", outside=True), FileSpec("~/.y", "ab" * 32, source="/r/y")),
+)
+"""Everything that can be taken from the host, and what looks like it."""
 
 
 def sandbox(

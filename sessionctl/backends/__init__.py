@@ -115,7 +115,8 @@ class Backend(Protocol):
         """The host command that runs `argv` inside `target`; runs nothing itself.
 
         Its exit status is that of `argv`: 128+n when a signal ended it, 126 or 127 when it could
-        not be run or found, 125 when the way inside failed. `env` comes on top of the session's.
+        not be run or found, 125 when the way inside failed. `env` comes on top of the session's
+        plain variables; the values of secret ones are the caller's to find and to give here.
         With `inspect`, `argv` runs with the host's own programs, read-only, without network or the
         session's environment, also while the session is stopped: for reading what an agent wrote.
         """

@@ -34,9 +34,11 @@ from sessionctl.backends.bubblewrap import alive, launching, profile
 from sessionctl.backends.bubblewrap.alive import Life
 from sessionctl.errors import BackendError
 from sessionctl.model import (
+    HOME,
     Declaration,
     Digests,
     Effect,
+    MountSpec,
     Observed,
     SessionSpec,
     Workspace,
@@ -218,7 +220,8 @@ class Backend:
         mark = self._load(target)
         boot = alive.boot_id()
         effects: set[Effect] = {"in-place"} if self._life(target.session, target.id, boot) else {"in-place", "restart"}
-        declaration = Declaration.of(SessionSpec.from_data(_merged(mark.made_of.data, spec.data(), effects)))
+        before = mark.made_of.spec.data()  # a mark of an earlier release lacks what came later
+        declaration = Declaration.of(SessionSpec.from_data(_merged(before, spec.data(), effects)))
         files, clashes = self._inject(target.session, declaration, mark)
         mark = mark._replace(made_of=declaration, files=files, clashes=clashes)
         beneath.publish(self._file(target.session, target.id, "mark"), mark.dump())
@@ -279,9 +282,17 @@ class Backend:
         if life is None:
             raise BackendError(f"session {target.session} is not running", hint=f"sessionctl start {target.session}")
         terminal = {"TERM": os.environ.get("TERM", "xterm-256color")} if tty else {}
-        variables = {**profile.environment(), **terminal, **mark.made_of.data["env"], **(env or {})}
+        plain = {name: value for name, value in mark.made_of.data["env"].items() if isinstance(value, str)}
+        variables = {**profile.environment(), **terminal, **plain, **(env or {})}
         return launching.entering(
-            argv, variables, life.pid, life.start, tty=tty, machine=self._machine, owner=self.owner
+            argv,
+            variables,
+            life.pid,
+            life.start,
+            tty=tty,
+            machine=self._machine,
+            owner=self.owner,
+            host_network=mark.made_of.data["network"] == "host",
         )
 
     # --- how -------------------------------------------------------------------------------------
@@ -297,35 +308,43 @@ class Backend:
         session = self._session(mark.session)
         home, bwrap = os.path.join(session, "home"), host.locate()
         sources = self._sources(mark, bwrap)
-        words = profile.session(
-            mark.session,
-            profile.move(home, sources),
-            profile.moved(mark.workspace, sources),
-            host.layout(),
-            self._machine,
-        )
+        spec = mark.made_of.spec
         fresh = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with _Descriptors() as fds:
+            mounted = [fds.keep(_mounted(mount)) for mount in spec.mounts]
+            self._make_mount_points(home, spec.mounts)
+            words = profile.session(
+                mark.session,
+                profile.move(home, sources),
+                profile.moved(mark.workspace, sources),
+                host.layout(),
+                self._machine,
+                given=profile.given(spec.mounts, [f"/run/{len(sources) + n}" for n in range(len(mounted))])
+                if self.owner
+                else profile.given(spec.mounts, mounted),
+                resolver=host.resolver() if spec.network == "host" else None,
+            )
             info = fds.keep(os.open(self._file(mark.session, mark.id, "info"), fresh, 0o600))
             log = fds.keep(os.open(self._file(mark.session, mark.id, "log"), fresh, 0o600))
             ready, says_ready = map(fds.keep, os.pipe())
             data = [fds.keep(_descriptor(word)) for word in words if isinstance(word, bytes)]
             numbers = map(str, data)
             plain = [next(numbers) if isinstance(word, bytes) else word for word in words]
-            command = launching.starting(bwrap, ["--info-fd", str(info), *plain], sources, self.owner)
+            real = [mount.source for mount in spec.mounts] if self.owner else []
+            command = launching.starting(bwrap, ["--info-fd", str(info), *plain], sources, self.owner, real)
             child = process.spawn(
                 command.argv,
                 env=command.env,
                 stdout=says_ready,
                 stderr=log,
-                pass_fds=[lock, info, *data],
+                pass_fds=[lock, info, *data, *([] if self.owner else mounted)],
                 new_session=True,
             )
             try:
                 os.close(fds.release(says_ready))
                 if not _said_ready(ready, _START_TIMEOUT):
                     raise BackendError(f"the sandbox of {mark.session} did not start: {_said(log)}")
-                return self._require_isolated(_child_pid(_read_fd(info)), boot)
+                return self._require_isolated(_child_pid(_read_fd(info)), boot, spec.network)
             except BaseException:
                 child.kill()
                 pid = self._keeper(mark.session)
@@ -336,11 +355,27 @@ class Backend:
                 child.kill()
                 child.wait()
 
-    def _require_isolated(self, pid: int | None, boot: str) -> Life:
+    def _make_mount_points(self, home: str, mounts: Sequence[MountSpec]) -> None:
+        """Makes what is mounted upon in the home, which nobody else can reach now.
+
+        Left to bwrap, a link of the agent's would lead it to make directories in the host's file system.
+        """
+        for mount in mounts:
+            if mount.path.startswith(f"{HOME}/"):
+                try:
+                    beneath.make_directory(home, mount.path.removeprefix(f"{HOME}/"), self.owner)
+                except OSError as error:
+                    raise BackendError(
+                        f"nothing can be mounted at {mount.path}: {error.strerror}",
+                        hint=f"move away what the agent put there, below {home}",
+                    ) from error
+
+    def _require_isolated(self, pid: int | None, boot: str, network: str) -> Life:
         life = alive.life_of(pid, boot) if pid is not None else None
         if pid is None or life is None or not alive.is_init(pid):
             raise BackendError("the sandbox ended as soon as it was started")
-        if shared := alive.shared_spaces(pid):
+        may_share = ("net",) if network == "host" else ()
+        if shared := [space for space in alive.shared_spaces(pid) if space not in may_share]:
             raise BackendError(f"bwrap did not isolate the sandbox from the host: {', '.join(shared)} shared")
         return life
 
@@ -436,11 +471,27 @@ def _unsupported(spec: SessionSpec) -> list[Refusal]:
     refusals = []
     if spec.image != "host":
         refusals.append(Refusal("image", f"bubblewrap cannot use {spec.image!a} yet", 'image = "host"'))
-    if spec.network != "none":
-        refusals.append(
-            Refusal("network", f"bubblewrap cannot give {spec.network!a} yet", 'network = { mode = "none" }')
-        )
+    for mount in spec.mounts:
+        if mount.path.startswith(f"{HOME}/") and os.path.isfile(mount.source):
+            why = f"a file cannot be mounted in the home ({mount.path})"
+            refusals.append(Refusal("mounts", why, "mount its directory, or use `files`"))
     return refusals
+
+
+def _mounted(mount: MountSpec) -> int:
+    """A descriptor of the source of `mount`; `BackendError` when it is not as it was when it was allowed."""
+    try:
+        fd = os.open(mount.source, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        raise BackendError(
+            f"{mount.source} cannot be mounted at {mount.path}: {error.strerror}", hint="sessionctl plan"
+        ) from error
+    if os.readlink(f"/proc/self/fd/{fd}") == mount.source:
+        return fd
+    os.close(fd)
+    raise BackendError(
+        f"{mount.source} is reached by a symbolic link that was not there when it was allowed", hint="sessionctl plan"
+    )
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any], effects: set[Effect], prefix: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ Environment, all that is read:
     FILTER      the seccomp program, in hex
     LAUNCHER    the launcher, in hex
     PLACES      directories with ``:`` between; ARGV starts in the first that can be entered
+    NETWORK     ``host``: the sandbox is in our network; else that is an error
     TTY         ``1``: ARGV gets a terminal of the sandbox, and ours is relayed to it
     _NAME       is NAME for ARGV: under its own name it would act on this interpreter first
 
@@ -73,7 +74,7 @@ def main() -> "NoReturn":
         if b"OWNER" in given:
             become(*map(int, given[b"OWNER"].split()))
         pid, started = map(int, given[b"PID"].split())
-        join(pid, started)
+        join(pid, started, {"net"} if given.get(b"NETWORK") == b"host" else set())
         relay = Relay()
         alive, ours = os.pipe()
         child = os.fork()
@@ -166,8 +167,11 @@ def become(uid: int, gid: int) -> None:
 # --- inside --------------------------------------------------------------------------------------
 
 
-def join(pid: int, started: int) -> None:
-    """Enters the namespaces of `pid`, which must be the process that started at `started` (clock ticks)."""
+def join(pid: int, started: int, shared: set[str]) -> None:
+    """Enters the namespaces of `pid`, which must be the process that started at `started` (clock ticks).
+
+    Those in `shared` may be ours.
+    """
     process = os.pidfd_open(pid)
     with open(f"/proc/{pid}/stat", "rb") as file:
         if int(file.read().rpartition(b")")[2].split()[19]) != started:
@@ -177,7 +181,7 @@ def join(pid: int, started: int) -> None:
     outer = fcntl.ioctl(spaces["mnt"], NS_GET_USERNS)
     checked(libc.syscall(SYS_PIDFD_SEND_SIGNAL, process, 0, None, 0), "pidfd_send_signal")  # it still was `pid`
     other = [name for name, fd in spaces.items() if not os.path.sameopenfile(fd, os.open(f"/proc/self/ns/{name}", 0))]
-    if not {"mnt", "net", "ipc", "uts", "pid"} <= set(other):
+    if not {"mnt", "net", "ipc", "uts", "pid"} - shared <= set(other):
         raise PermissionError(0, "it is not isolated from the host")
     for finders in (sys.meta_path, sys.path_hooks, sys.path):
         finders.clear()

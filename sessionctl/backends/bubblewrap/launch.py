@@ -8,6 +8,7 @@ inspection: bwrap's own failure and the program's exit code must be told apart, 
 Environment, all that is read:
     OWNER         ``uid gid`` to become first; only when root calls
     SOURCE_<n>    a path that is mounted at /run/<n>; with OWNER only
+    REAL_<n>      ``1``: no component of that path may be a symlink
     WATCH         ``1``: wait for bwrap, exit with the program's code, or with 125 when bwrap failed
     DATA_<n>      hex; the n-th word becomes the number of a descriptor that holds these bytes
 
@@ -40,7 +41,10 @@ def main() -> "NoReturn":
             libc.syscall(SYS_CLOSE_RANGE, 3, ctypes.c_uint(0xFFFFFFFF), 0)
         libc.syscall(SYS_KEYCTL[os.uname().machine], KEYCTL_JOIN_SESSION_KEYRING, None)  # see entry.py
         if "OWNER" in given:
-            offer({name[7:]: value for name, value in given.items() if name.startswith("SOURCE_")})
+            offer(
+                {name[7:]: value for name, value in given.items() if name.startswith("SOURCE_")},
+                {name[5:] for name in given if name.startswith("REAL_")},
+            )
             become(*map(int, given["OWNER"].split()))
         for name, value in given.items():
             if name.startswith("DATA_"):
@@ -53,12 +57,18 @@ def main() -> "NoReturn":
         os._exit(125)
 
 
-def offer(sources: dict[str, str]) -> None:
-    """Mounts each of `sources` at /run/<its key>, seen by this process and its children only."""
+def offer(sources: dict[str, str], real: set[str]) -> None:
+    """Mounts each of `sources` at /run/<its key>, seen by this process and its children only.
+
+    Those with a key in `real` must be where they say, and not where a link leads.
+    """
     checked(libc.unshare(CLONE_NEWNS), "unshare")
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     opened = {key: os.open(source, os.O_PATH | os.O_CLOEXEC) for key, source in sources.items()}
     # opened first: one may lie below /run
+    for key in real:
+        if os.readlink(f"/proc/self/fd/{opened[key]}") != sources[key]:
+            raise OSError(0, f"{sources[key]} is reached by a symbolic link that was not there when it was allowed")
     mount("sessionctl", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755")
     for key, fd in opened.items():
         target = f"/run/{key}"

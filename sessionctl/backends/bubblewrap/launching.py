@@ -22,15 +22,27 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def entering(
-    argv: Sequence[str], env: Mapping[str, str], pid: int, start: int, *, tty: bool, machine: str, owner: Owner
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    pid: int,
+    start: int,
+    *,
+    tty: bool,
+    machine: str,
+    owner: Owner,
+    host_network: bool = False,
 ) -> Command:
-    """Runs `argv` in the sandbox whose pid 1 is `pid`, with `env` as its whole environment."""
+    """Runs `argv` in the sandbox whose pid 1 is `pid`, with `env` as its whole environment.
+
+    It is refused when the sandbox is in the host's network, unless `host_network`.
+    """
     helper = {
         "PID": f"{pid} {start}",
         "FILTER": seccomp.program(machine).hex(),
         "LAUNCHER": elf.executable(machine, "launch").hex(),
         "PLACES": f"{WORKSPACE}:{HOME}",
         **({"TTY": "1"} if tty else {}),
+        **({"NETWORK": "host"} if host_network else {}),
         **_identity(owner),
         **{f"_{name}": value for name, value in env.items()},
     }
@@ -45,10 +57,14 @@ def watching(bwrap: str, words: Sequence[profile.Word], sources: Sequence[str], 
     return Command(argv, {"WATCH": "1", **_offer(sources, owner), **data})
 
 
-def starting(bwrap: str, words: Sequence[str], sources: Sequence[str], owner: Owner) -> Command:
+def starting(
+    bwrap: str, words: Sequence[str], sources: Sequence[str], owner: Owner, real: Sequence[str] = ()
+) -> Command:
     """Runs bwrap with `words`: by way of launch.py where bwrap must not run as who we are."""
     script = _script("launch") if owner else ()
-    return Command((*script, profile.move(bwrap, sources), *words), _offer(sources, owner))
+    offered = _offer([*sources, *real], owner)
+    links = {f"REAL_{n}": "1" for n in range(len(sources), len(sources) + len(real))}
+    return Command((*script, profile.move(bwrap, sources), *words), {**offered, **links})
 
 
 def _offer(sources: Sequence[str], owner: Owner) -> dict[str, str]:

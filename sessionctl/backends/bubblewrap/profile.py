@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sessionctl.backends.bubblewrap import elf, seccomp
 from sessionctl.errors import BackendError
-from sessionctl.model import HOME, WORKSPACE, Mount, Workspace
+from sessionctl.model import HOME, WORKSPACE, Mount, MountSpec, Workspace
 
 Word = str | bytes
 
@@ -23,7 +23,7 @@ INIT = f"{INTERNAL}/init"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _ISOLATION = (
-    *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
+    *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
     *("--disable-userns", "--uid", str(UID), "--gid", str(UID), "--cap-drop", "ALL"),
     *("--new-session", "--as-pid-1", "--clearenv"),
 )
@@ -53,19 +53,33 @@ def environment(home: str = HOME) -> dict[str, str]:
 
 
 def session(
-    name: str, home: str, workspace: Workspace, layout: Layout, machine: str, program: Sequence[str] = (INIT,)
+    name: str,
+    home: str,
+    workspace: Workspace,
+    layout: Layout,
+    machine: str,
+    program: Sequence[str] = (INIT,),
+    *,
+    given: Sequence[Word] = (),
+    resolver: bytes | None = None,
 ) -> list[Word]:
-    """The sandbox of session `name`: `home` and `workspace` writable, all else read-only or its own."""
+    """The sandbox of session `name`: `home` and `workspace` writable, all else read-only or its own.
+
+    `given` mounts more of the host. With `resolver`, the content of its /etc/resolv.conf, it stays in the
+    host's network; without, it has none.
+    """
     return [
         *_ISOLATION,
+        *(["--unshare-net"] if resolver is None else []),
         *("--hostname", name),
         *("--seccomp", seccomp.program(machine)),
         *_image(layout),
-        *_etc(name),
+        *_etc(name, resolver or b""),
         *_kernel_mounts(),
         *("--bind", home, HOME),
         *_workspace(workspace),
         *_mounts(workspace),
+        *given,
         *("--perms", "0555", "--file", elf.executable(machine, "init"), INIT),
         *_sealed_root(),
         *("--", *program),
@@ -84,7 +98,7 @@ def inspection(
     variables = {**environment("/tmp"), **env}
     return [
         *_ISOLATION,
-        "--die-with-parent",
+        *("--unshare-net", "--die-with-parent"),
         *("--hostname", "inspection"),
         *("--seccomp", seccomp.program(machine)),
         *_image(layout),
@@ -96,6 +110,15 @@ def inspection(
         *(word for name, value in variables.items() for word in ("--setenv", name, value)),
         *("--", "/bin/sh", "-c", '"$@"; exit $?', "sessionctl", *argv),
     ]
+
+
+def given(mounts: Sequence[MountSpec], places: Sequence[int | str]) -> list[Word]:
+    """Mounts of the host, the n-th by its descriptor or its path in the n-th of `places`."""
+    words: list[Word] = []
+    for mount, place in zip(mounts, places, strict=True):
+        option = f"--{'ro-' if mount.mode == 'ro' else ''}bind{'-fd' if isinstance(place, int) else ''}"
+        words += [option, str(place), mount.path]
+    return words
 
 
 def moved(workspace: Workspace, sources: Sequence[str]) -> Workspace:
@@ -129,7 +152,7 @@ def _image(layout: Layout) -> list[Word]:
     ]
 
 
-def _etc(name: str) -> list[Word]:
+def _etc(name: str, resolver: bytes = b"") -> list[Word]:
     files = {
         "passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\n{USER}:x:{UID}:{UID}:{name}:{HOME}:/bin/sh\n"
         "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
@@ -137,14 +160,14 @@ def _etc(name: str) -> list[Word]:
         "hostname": f"{name}\n",
         "hosts": f"127.0.0.1 localhost {name}\n::1 localhost\n",
         "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
-        "resolv.conf": "",
         # A workspace's worktrees and borrowed objects lie outside: what is not seen must not be pruned.
         "gitconfig": f"[user]\n\tname = {name}\n\temail = {name}@sessionctl.invalid\n"
         f"[safe]\n\tdirectory = {WORKSPACE}\n[init]\n\tdefaultBranch = main\n"
         "[gc]\n\tauto = 0\n\tworktreePruneExpire = never\n",
     }
+    contents = {**{file: text.encode() for file, text in files.items()}, "resolv.conf": resolver}
     return [
-        word for file, text in files.items() for word in ("--perms", "0644", "--file", text.encode(), f"/etc/{file}")
+        word for file, content in contents.items() for word in ("--perms", "0644", "--file", content, f"/etc/{file}")
     ]
 
 

@@ -1,0 +1,69 @@
+"""What of the host a session may see by `mounts`: looked at when a plan is made. Reads, changes nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+
+from sessionctl.model import MountSpec
+
+_KERNEL = ("/proc", "/sys", "/dev")
+
+
+def refusals(mounts: Iterable[MountSpec], ours: Mapping[str, str]) -> list[str]:
+    """Why some of `mounts` cannot be had, one sentence each.
+
+    `ours`: real paths that no session may see, directly or in what holds them, and what they are.
+    """
+    found = []
+    for mount in mounts:
+        why = _unfit(mount.source, ours)
+        if why:
+            found.append(f"mounts.{mount.path}: {mount.source} {why}")
+    return found
+
+
+def _unfit(source: str, ours: Mapping[str, str]) -> str:
+    if source == "/":
+        return "is all of the host"
+    for place in _KERNEL:
+        if _holds(place, source):
+            return f"is a part of {place}"
+    for place, what in ours.items():
+        if _holds(place, source) or _holds(source, place):
+            return f"is or holds {what}" if _holds(source, place) else f"lies in {what}"
+    try:
+        mode = os.lstat(source).st_mode
+    except OSError as error:
+        return f"cannot be used: {error.strerror}"
+    if stat.S_ISLNK(mode) or os.path.realpath(source) != source:
+        return "became a symbolic link: run the command again, to see where it leads"
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        return "is neither a directory nor a regular file"
+    return ""
+
+
+def _holds(directory: str, path: str) -> bool:
+    return path == directory or path.startswith(f"{directory}/")
+
+
+def warnings(mounts: Iterable[MountSpec], owner: tuple[int, int] | None) -> list[str]:
+    """What of `mounts` the sandboxes' user cannot use as declared; `owner` as in `Backend.owner`."""
+    if owner is None:
+        return []
+    return [
+        f"uid {owner[0]}, which root's sandboxes run as, cannot {verb} {mount.source}"
+        for mount in mounts
+        for verb in _denied(mount, owner)
+    ]
+
+
+def _denied(mount: MountSpec, owner: tuple[int, int]) -> Sequence[str]:
+    """What `owner` may not do with the source itself; what is in a directory may be different."""
+    info = os.stat(mount.source)
+    shift = 6 if info.st_uid == owner[0] else 3 if info.st_gid == owner[1] else 0
+    bits = info.st_mode >> shift
+    if not bits & 4:
+        return ["read"]
+    return ["write"] if mount.mode == "rw" and not bits & 2 else []
