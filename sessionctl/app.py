@@ -18,7 +18,7 @@ from sessionctl.backends import Backend, Context, Refusal
 from sessionctl.beneath import StrPath
 from sessionctl.declared import Resolved, Tool, find, resolve, tool
 from sessionctl.diff import Change, diff
-from sessionctl.errors import BackendError, ConflictError, GitError, SessionctlError, UsageError
+from sessionctl.errors import BackendError, ConflictError, GitError, SessionctlError, StoreError, UsageError
 from sessionctl.model import Declaration, GitState, Observed, Record, Status, World, require_name
 from sessionctl.plan import Plan, Policy
 from sessionctl.plan import plan as make_plan
@@ -328,14 +328,18 @@ class Project:
 
     def _with_doubts(self, world: World, changes: Sequence[Change]) -> World:
         """The answers that `prune` needs about each session that could go."""
+        from sessionctl import workspace
         from sessionctl.history import explained, only_here
 
         states: dict[str, GitState] = {}
         homes: dict[str, tuple[str, ...]] = {}
+        gone: set[str] = set()
         for change in changes:
+            name = change.session
+            if change.declared is None and not workspace.is_there(self.directory, name):
+                gone.add(name)
             if change.declared is not None or change.current is None or change.current.made_of is None:
                 continue
-            name = change.session
             try:
                 states[name] = self.reader.look(change.current, change.record, "full")
                 homes[name] = only_here(
@@ -343,7 +347,7 @@ class Project:
                 )
             except SessionctlError as error:
                 states[name] = explained(error)
-        return world._replace(git=states, homes=homes)
+        return world._replace(git=states, homes=homes, gone=frozenset(gone))
 
     def apply(
         self,
@@ -360,7 +364,7 @@ class Project:
         holds the project for more than `wait` seconds; then nothing was done.
         """
         self._follow_heads()
-        if not plan.work:
+        if not plan.work and not os.path.lexists(self._unfinished):
             return ()
         from sessionctl.executor import execute
         from sessionctl.steps import Site, steps
@@ -372,10 +376,33 @@ class Project:
                     "something changed since this plan was made", hint="run the command again to see the new one"
                 )
             site = Site(self.repository, self.directory, self.store, self.backend, self.reader, self._clock, progress)
+            self._sweep()
             outcomes = execute(now, steps(site), jobs=self.settings.jobs, on=on, interrupted=interrupted)
             if plan.policy.prune:
                 self._release_bases()
+            if all(outcome.result != "failed" for outcome in outcomes):
+                os.unlink(self._unfinished)
         return outcomes
+
+    @property
+    def _unfinished(self) -> str:
+        """A file that is there while an apply is carried out, and after one that was killed or failed."""
+        return os.path.join(self.directory, "unfinished")
+
+    def _sweep(self) -> None:
+        """Takes away what an apply that did not come to its end has left half-made; begins another one."""
+        from sessionctl import workspace
+
+        try:
+            if os.path.lexists(self._unfinished):
+                workspace.sweep(self.directory)
+            else:
+                os.close(os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreError(
+                f"{error.filename or self._unfinished} cannot be changed: {error.strerror}",
+                hint=f"make room and look at the disk: df {self.directory}; nothing was done",
+            ) from error
 
     @contextmanager
     def changing(self, wait: float = LOCK_WAIT) -> Iterator[None]:

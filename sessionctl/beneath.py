@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
@@ -20,6 +21,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO opens without a writer, and a file the agent holds a lease on fails at once.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _RETRIES = 100
+_TEMPORARY = re.compile(r"\.sessionctl-[0-9a-f]{16}")
 
 StrPath = str | os.PathLike[str]
 """A path as callers give it. Not `pathlib`: importing that costs half as much as starting Python."""
@@ -215,12 +217,14 @@ def write(root: str, path: str, data: bytes, mode: int, owner: tuple[int, int] |
 
     Missing parents are made (0755). What is at the final name, a symlink too, is replaced. File and
     new parents belong to `owner` (uid, gid) when it is given. `Unsafe` when a parent is a symlink.
+    Until it is whole, it is beside `root`: a crash leaves nothing where an agent would come upon it.
     """
     *parents, name = _parts(path)
-    fds = [_root(root)]
+    fds = [os.open(os.path.dirname(root) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
     try:
+        fds.append(_root(root))
         _make(fds, parents, path, owner)
-        _place(fds[-1], name, data, mode, owner=owner)
+        _place(fds[-1], name, data, mode, owner=owner, beside=fds[0])
     finally:
         _close(fds)
 
@@ -265,12 +269,36 @@ def publish(path: str, data: bytes, mode: int = 0o600) -> None:
         os.close(directory)
 
 
+def temporary() -> str:
+    """A name for what is not whole yet. `sweep` takes away what a crash has left of such."""
+    return f".sessionctl-{os.urandom(8).hex()}"
+
+
+def sweep(directory: str) -> None:
+    """Removes what a crash has left half-written in `directory`, one of our own. Only while nobody writes there."""
+    with os.scandir(directory) as entries:
+        left = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+    for path in left:
+        remove_tree(path)
+
+
 def _place(
-    directory: int, name: str, data: bytes, mode: int, *, owner: tuple[int, int] | None = None, sync: bool = False
+    directory: int,
+    name: str,
+    data: bytes,
+    mode: int,
+    *,
+    owner: tuple[int, int] | None = None,
+    sync: bool = False,
+    beside: int | None = None,
 ) -> None:
-    """A temporary sibling, filled, then moved to `name`; nothing stays of it when that fails."""
-    temporary = f".sessionctl-{os.urandom(8).hex()}"
-    fd = os.open(temporary, _NEW, 0o600, dir_fd=directory)
+    """A temporary file, filled, then moved to `name`; nothing stays of it when that fails.
+
+    It is made in `beside`, a directory of the same file system; None: where it will be.
+    """
+    filled = temporary()
+    place = directory if beside is None else beside
+    fd = os.open(filled, _NEW, 0o600, dir_fd=place)
     try:
         try:
             rest = memoryview(data)
@@ -283,9 +311,9 @@ def _place(
                 os.fsync(fd)
         finally:
             os.close(fd)
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.rename(filled, name, src_dir_fd=place, dst_dir_fd=directory)
     except BaseException:
-        os.unlink(temporary, dir_fd=directory)
+        os.unlink(filled, dir_fd=place)
         raise
 
 

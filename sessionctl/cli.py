@@ -426,7 +426,7 @@ def _applied(project: Project, plan: Plan):  # type: ignore[no-untyped-def]  # S
         if interrupted.is_set():
             os._exit(errors.INTERRUPTED)
         interrupted.set()
-        progress.say("finishing what is begun; once more to stop at once")
+        progress.announce("finishing what is begun; once more to stop at once")
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:

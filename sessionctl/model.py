@@ -7,7 +7,7 @@ read the clock or look at the environment, and imports nothing of sessionctl but
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from sessionctl.errors import UsageError
@@ -310,21 +310,26 @@ class Workspace(NamedTuple):
     commit: str = ""
     """The commit the workspace was made from; empty where there is no git."""
 
-    def data(self) -> dict[str, Any]:
-        """The JSON form; `from_data` is its inverse."""
-        return {
-            "upper": self.upper,
-            "lower": list(self.lower),
-            "scratch": self.scratch,
-            "mounts": [[m.source, m.path, m.writable] for m in self.mounts],
-            "commit": self.commit,
-        }
+    def moved(self, place: Callable[[str], str]) -> Self:
+        """The same with every path of the host as `place` gives it; an empty one stays empty."""
+        return self._replace(
+            upper=place(self.upper),
+            lower=tuple(place(path) for path in self.lower),
+            scratch=place(self.scratch) if self.scratch else "",
+            mounts=tuple(mount._replace(source=place(mount.source)) for mount in self.mounts),
+        )
+
+    def data(self, directory: str) -> dict[str, Any]:
+        """The JSON form; `from_data` is its inverse. What is below `directory` is named from there, so
+        that the state directory may be moved."""
+        stored = self.moved(lambda path: path.removeprefix(f"{directory}/"))
+        return {**stored._asdict(), "mounts": [list(mount) for mount in stored.mounts]}
 
     @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> Self:
+    def from_data(cls, data: Mapping[str, Any], directory: str) -> Self:
         fields = dict(data)
         fields["mounts"] = tuple(Mount(*mount) for mount in fields["mounts"])
-        return cls(**_tuples(fields))
+        return cls(**_tuples(fields)).moved(lambda path: path if path.startswith("/") else f"{directory}/{path}")
 
 
 class Observed(NamedTuple):
@@ -418,4 +423,6 @@ class World(NamedTuple):
     """Per declared session, what works here otherwise than a person may expect."""
     homes: Mapping[str, tuple[str, ...]] = _NONE
     """Per session asked about: the first few files of its home that only it has."""
+    gone: frozenset[str] = frozenset()
+    """Of the sessions asked about, those that have neither work nor home any more."""
     now: float = 0.0

@@ -77,6 +77,11 @@ class Lane(NamedTuple):
     def session(self) -> str:
         return self.change.session
 
+    @property
+    def removes(self) -> bool:
+        """Whether nothing of the session is to stay."""
+        return self.change.declared is None and any(action.verb == "remove" for action in self.actions)
+
 
 class Plan(NamedTuple):
     """The decision, whole. What is executed is this value and nothing else."""
@@ -354,9 +359,12 @@ def _prune_lane(change: Change, world: World, policy: Policy) -> Lane:
 def _prune(change: Change) -> Iterable[Action]:
     sandboxes = _all(change)
     yield from (Action("stop", "idle", each) for each in sandboxes if each.status == "running")
-    yield Action("verify", "clean, held elsewhere and idle, looked at again now that nothing runs", change.current)
-    yield from (Action("remove", "not declared, clean, idle", each) for each in sandboxes)
-    yield Action("discard", "its work and home, which hold nothing of their own")
+    if change.current is not None:
+        yield Action("verify", "clean, held elsewhere and idle, looked at again now that nothing runs", change.current)
+        # First what the question was about: whatever ends this half way, what is left can be asked again.
+        yield Action("discard", "its work and home, which hold nothing of their own")
+    reason = "not declared, clean, idle" if change.current is not None else "its work and home are gone"
+    yield from (Action("remove", reason, each) for each in sandboxes)
     yield Action("forget", "nothing is left of it")
 
 
@@ -367,6 +375,8 @@ def _kept(change: Change, world: World, policy: Policy) -> str:
     made_of = change.current.made_of if change.current else None
     if (change.record and change.record.protect) or (made_of and made_of.data.get("protect")):
         return "protected: put the block back with protect = false, apply, and remove it again"
+    if change.current is None and change.session in world.gone:
+        return ""  # a prune that was killed had come to its sandboxes
     if change.current is None:
         return "no sandbox of it is whole, so its work cannot be read: put the block back and apply"
     if change.record and change.record.corrupt:

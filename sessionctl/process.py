@@ -87,6 +87,7 @@ def run(
             timeout=timeout,
             pass_fds=tuple(pass_fds),
             check=False,
+            process_group=0,  # Ctrl-C reaches us only: what is begun is finished
         )
     except subprocess.TimeoutExpired:
         raise CommandError(f"{argv[0]} did not end within {timeout:g} s", hint=f"try: {line(argv, cwd)}") from None

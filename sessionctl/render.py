@@ -94,11 +94,11 @@ def _tells(lane: Lane, plan: Plan) -> bool:
 
 def _lane(lane: Lane, width: int, paint: Paint) -> Iterable[str]:
     change = lane.change
-    sign, colour = ("-", "red") if any(a.verb == "discard" for a in lane.actions) else _SIGNS[change.kind]
+    sign, colour = ("-", "red") if lane.removes else _SIGNS[change.kind]
     reason = f"kept: {lane.kept}" if lane.kept else change.reason
     if change.kind == "start" and change.record is not None and change.record.stopped_at is not None:
         reason += f" at {moment(change.record.stopped_at)}"
-    kind = "remove" if any(action.verb == "discard" for action in lane.actions) else change.kind
+    kind = "remove" if lane.removes else change.kind
     name = paint("bold", f"{change.session:{width}}")
     yield f"{paint(colour, sign)} {name}  {paint(colour, f'{kind:8}')}  {printable(reason)}"
     pad = " " * 6
@@ -132,7 +132,7 @@ _TELLING = ("prepare", "setup", "branch")
 def _summary(plan: Plan) -> str:
     kinds: dict[str, int] = {}
     for lane in plan.work:
-        kind = "remove" if any(action.verb == "discard" for action in lane.actions) else lane.change.kind
+        kind = "remove" if lane.removes else lane.change.kind
         kinds[kind] = kinds.get(kind, 0) + 1
     parts = [f"{count} to {kind}" for kind, count in kinds.items()]
     if plan.policy.prune:
@@ -426,8 +426,7 @@ def outcomes_text(plan: Plan, outcomes: Sequence[Outcome], paint: Paint) -> str:
     for lane in plan.work:
         mine = [outcome for outcome in outcomes if outcome.session == lane.session]
         failed = next((outcome for outcome in mine if outcome.result == "failed"), None)
-        removed = any(outcome.action.verb == "discard" for outcome in mine)
-        kind = "remove" if removed else lane.change.kind
+        kind = "remove" if lane.removes else lane.change.kind
         if failed is not None:
             lines.append(
                 f"{paint('red', 'failed')}  {lane.session}: {failed.action.verb}: {safe_block(str(failed.error))}"
@@ -461,6 +460,14 @@ class Progress:
             self._stream.write(
                 f"\r\x1b[2K[{'#' * full}{'.' * (20 - full)}] {self._done}/{self._total} {printable(text)[:50]}"
             )
+            self._stream.flush()
+
+    def announce(self, text: str) -> None:
+        """Says `text`, where there is no bar as well."""
+        if self._on:
+            self.say(text)
+        else:
+            self._stream.write(f"{text}\n")
             self._stream.flush()
 
     def close(self) -> None:

@@ -160,8 +160,13 @@ class _Steps:
         return Made(made)
 
     def _branch_inside(self, target: Observed, name: str) -> None:
-        # Both by plumbing: no hook, no checkout, index and files stay as they are.
-        script = 'git branch --no-track -- "$1" && git symbolic-ref HEAD "refs/heads/$1"'
+        # By plumbing: no hook, no checkout, index and files stay as they are. An apply that was killed
+        # may have come this far: the branch is there, at this commit, or checked out already.
+        script = (
+            'tip=$(git rev-parse --verify HEAD) || exit; ref="refs/heads/$1"\n'
+            '[ "$(git rev-parse --verify --quiet "$ref")" = "$tip" ] || git branch --no-track -- "$1" || exit\n'
+            'git symbolic-ref HEAD "$ref"'
+        )
         command = self.site.backend(target.backend).command(target, ("sh", "-c", script, "sh", name))
         ended = process.run(command.argv, env=command.env, check=False)
         if ended.code:
@@ -224,6 +229,7 @@ class _Steps:
             state = lane.change.record.git if lane.change.record else None
             self.site.store.note(lane.session, "forget" if lane.change.kind == "forget" else "prune", git=state)
             self.site.store.forget(lane.session)
+        workspace.leave(self.site.directory, lane.session)
         return Made(None)
 
 

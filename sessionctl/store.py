@@ -18,6 +18,7 @@ from time import gmtime, monotonic, sleep, strftime
 from time import time as now
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sessionctl import beneath
 from sessionctl.beneath import StrPath
 from sessionctl.errors import LockedError, StoreError
 from sessionctl.model import Declaration, Digests, GitState, Record, is_name, make_id, require_name
@@ -374,7 +375,7 @@ class Store:
         import sqlite3
 
         self._require_directory()
-        temporary = os.path.join(self._directory, f".state-{os.urandom(8).hex()}.db")
+        temporary = os.path.join(self._directory, beneath.temporary())
         try:
             try:
                 os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -383,7 +384,7 @@ class Store:
                     connection.executescript(f"PRAGMA journal_mode = OFF; BEGIN; {_SCHEMA_1} COMMIT;")
                 finally:
                     connection.close()
-                with suppress(FileExistsError):
+                with suppress(FileExistsError, FileNotFoundError):  # made, or swept away, by another process
                     os.link(temporary, self._path)  # unlike a rename, this never replaces another one's
                 _sync(self._directory)
             finally:

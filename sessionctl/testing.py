@@ -82,7 +82,7 @@ class MemoryBackend:
         try:
             mark = json.loads((sandbox / "mark").read_bytes())
             made_of = Declaration(Digests(*mark["digests"]), mark["data"])
-            workspace = Workspace.from_data(mark["workspace"])
+            workspace = Workspace.from_data(mark["workspace"], str(self._sessions.parent))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return Observed(name, sandbox.name, "memory", "partial")
         running = (sandbox / "running").exists()
@@ -118,7 +118,9 @@ class MemoryBackend:
     def update(self, target: Observed, spec: SessionSpec) -> Observed:
         sandbox = self._sandbox(target)
         before = json.loads((sandbox / "mark").read_bytes())
-        self._publish(sandbox, Declaration.of(spec), Workspace.from_data(before["workspace"]), before)
+        self._publish(
+            sandbox, Declaration.of(spec), Workspace.from_data(before["workspace"], str(self._sessions.parent)), before
+        )
         return self._observe(sandbox)
 
     def _publish(
@@ -131,7 +133,7 @@ class MemoryBackend:
             "project": self._project,
             "digests": list(declaration.digests),
             "data": declaration.data,
-            "workspace": workspace.data(),
+            "workspace": workspace.data(str(self._sessions.parent)),
             "files": files,
             "clashes": clashes,
         }

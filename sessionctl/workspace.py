@@ -80,7 +80,7 @@ def load_standing(directory: StrPath, name: str) -> Standing | None:
         return Standing(
             str(data["mode"]),
             recipe,
-            Workspace.from_data(data["workspace"]),
+            Workspace.from_data(data["workspace"], os.fspath(directory)),
             tuple(data["included"]),
         )
     except FileNotFoundError:
@@ -95,7 +95,7 @@ def _save_standing(directory: StrPath, name: str, standing: Standing) -> None:
     data = {
         "mode": standing.mode,
         "recipe": standing.recipe,
-        "workspace": standing.workspace.data(),
+        "workspace": standing.workspace.data(os.fspath(directory)),
         "included": standing.included,
     }
     beneath.publish(os.path.join(directory, "sessions", name, "workspace.json"), json.dumps(data).encode())
@@ -288,20 +288,65 @@ def discard(directory: StrPath, name: str) -> None:
     """Removes the work and the home of session `name`, and what they stood on. Absent already is done.
 
     They are moved aside first: what a crash leaves of them is not taken for a session's work again.
-    No sandbox may have them mounted.
+    The home is the first, since without the work nobody can say any more what it held. No sandbox may
+    have them mounted.
     """
     session = os.path.join(directory, "sessions", require_name(name))
-    for part in ("work", "home"):
+    for part in ("home", "work"):
         beneath.remove_tree(os.path.join(session, f"{part}.discarded"))
         with contextlib.suppress(FileNotFoundError):
             os.rename(os.path.join(session, part), os.path.join(session, f"{part}.discarded"))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(session, "workspace.json"))
-    for part in ("work.discarded", "home.discarded", "work.new"):
+    leave(directory, name)
+
+
+def is_there(directory: StrPath, name: str) -> bool:
+    """Whether session `name` has work or a home."""
+    session = os.path.join(directory, "sessions", require_name(name))
+    return any(os.path.lexists(os.path.join(session, part)) for part in ("work", "home"))
+
+
+def leave(directory: StrPath, name: str) -> None:
+    """Removes what is left of session `name` when it has neither work nor home nor sandbox: a backend's lock."""
+    session = os.path.join(directory, "sessions", require_name(name))
+    for part in _HALF:
         beneath.remove_tree(os.path.join(session, part))
-    # What is left is a backend's: its lock, when no sandbox is there any more.
-    if os.path.isdir(session) and not any(is_id(name) for name in os.listdir(session)):
+    if os.path.isdir(session) and not is_there(directory, name) and not any(map(is_id, os.listdir(session))):
         beneath.remove_tree(session)
+
+
+_HALF = ("work.new", "work.discarded", "home.discarded")
+
+
+def sweep(directory: StrPath) -> None:
+    """Removes what a crash has left half-made or half-removed of sessions and base layers.
+
+    Whole things stay, used or not. Only while nobody else makes or removes any.
+    """
+    sessions, bases = os.path.join(directory, "sessions"), os.path.join(directory, "bases")
+    beneath.sweep(os.fspath(directory))
+    for name in filter(is_name, _names(sessions)):
+        session = os.path.join(sessions, name)
+        for place in (".", "work", *filter(is_id, _names(session))):
+            if os.path.isdir(os.path.join(session, place)):
+                beneath.sweep(os.path.join(session, place))
+        leave(directory, name)
+    for key in filter(_KEY.fullmatch, _names(bases)):
+        place = os.path.join(bases, key)
+        with _locked(place, fcntl.LOCK_EX):
+            if os.path.lexists(os.path.join(place, "mark")):
+                beneath.sweep(place)
+            else:
+                _unpin(_pins(place))
+                beneath.remove_tree(place)
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
 
 
 # --- files of the user's checkout --------------------------------------------------------------
@@ -427,7 +472,9 @@ def _load_base(place: str) -> _Base | None:
     mark = _mark(place)
     if mark is None:
         return None
-    return _Base(os.path.join(place, "tree"), tuple(Mount(source, path) for source, path in mark["mounts"]))
+    # What hides a borrowed store's own borrowing is named from here: the state directory may be moved.
+    mounts = tuple(Mount(os.path.join(place, source), path) for source, path in mark["mounts"])
+    return _Base(os.path.join(place, "tree"), mounts)
 
 
 def _make_base(
@@ -449,13 +496,26 @@ def _make_base(
             _chown(tree, owner)
         # The mark must not survive a power cut that the files do not: every session here stands on them.
         process.run(["sync", "-f", place])
-        mark = {"mounts": [[mount.source, mount.path] for mount in lent.mounts], "pins": lent.pins}
+        mounts = [[mount.source.removeprefix(f"{place}/"), mount.path] for mount in lent.mounts]
+        mark = {"mounts": mounts, "pins": lent.pins}
         beneath.publish(os.path.join(place, "mark"), json.dumps(mark).encode())
     except BaseException:
         _unpin(lent.pins)
         beneath.remove_tree(place)
         raise
     return _Base(tree, tuple(lent.mounts))
+
+
+def _pins(place: str) -> list[list[str]]:
+    """What keeps the commits of the base layer at `place`, also of one that is not whole."""
+    mark = _mark(place)
+    if mark is not None:
+        return mark["pins"]
+    try:
+        with open(os.path.join(place, "pins"), "rb") as opened:
+            return [json.loads(line) for line in opened.read().split(b"\n")[:-1]]
+    except FileNotFoundError:
+        return []
 
 
 def _unpin(pins: Sequence[Sequence[str]]) -> None:
@@ -489,10 +549,10 @@ def release_base(directory: StrPath, key: str) -> bool:
     with _locked(place, fcntl.LOCK_EX):
         if os.path.join(place, "tree") in _lowers(directory):
             return False
-        mark = _mark(place)
-        if mark is not None:
+        pins = _pins(place)
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(place, "mark"))
-            _unpin(mark["pins"])
+        _unpin(pins)
         beneath.remove_tree(place)
     return True
 
@@ -528,6 +588,8 @@ class _Lent:
     def pin(self, git_dir: str, commit: str) -> None:
         """Keeps `commit` from being collected for as long as the base layer is there."""
         self.pins.append((git_dir, self._pin))
+        # First: whatever ends this half way, nothing is kept for ever.
+        _write(os.path.join(self._place, "pins"), "".join(f"{json.dumps(pin)}\n" for pin in self.pins))
         git.run(git_dir, "update-ref", self._pin, commit)
 
     def objects(self, store: str) -> str:

@@ -298,8 +298,8 @@ GOES = (
     "api: retained: not declared any more\n"
     "  stop 1: idle\n"
     "  verify 1: clean, held elsewhere and idle, looked at again now that nothing runs\n"
-    "  remove 1: not declared, clean, idle\n"
     "  discard: its work and home, which hold nothing of their own\n"
+    "  remove 1: not declared, clean, idle\n"
     "  forget: nothing is left of it\n"
     "in sync"
 )

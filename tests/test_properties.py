@@ -155,8 +155,9 @@ class Site:
                 del self.sandboxes[target]
                 assert self.declared is None or not ready or self.ready(), "the last good one went first"
             case "discard":
-                assert not self.sandboxes, "its work went before its sandboxes"
+                assert not self.running(), "its work went while it ran"
                 self.work = False
+                self.sandboxes = {id: each._replace(status="partial") for id, each in self.sandboxes.items()}
             case "record":
                 assert self.declared is not None
                 sandbox_id = self.made or max(self.ready())

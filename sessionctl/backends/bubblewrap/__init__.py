@@ -24,7 +24,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -57,6 +57,9 @@ _FORM = 1
 """Version of the mark's form."""
 _START_TIMEOUT = 30.0
 """Seconds that mounting may take: a busy disk is no reason to fail, a hung one is."""
+_SETTLE_TIMEOUT = 10.0
+"""Seconds that a start which lost its starter may take until it is a sandbox or has failed."""
+_POLL = 0.02
 
 
 class _Mark(NamedTuple):
@@ -73,20 +76,20 @@ class _Mark(NamedTuple):
     clashes: tuple[str, ...]
     form: int = _FORM
 
-    def dump(self) -> bytes:
+    def dump(self, directory: str) -> bytes:
         data = {
             **self._asdict(),
             "made_of": {"digests": list(self.made_of.digests), "data": self.made_of.data},
-            "workspace": self.workspace.data(),
+            "workspace": self.workspace.data(directory),
         }
         return json.dumps(data, indent=1).encode()
 
     @classmethod
-    def load(cls, text: bytes) -> _Mark:
+    def load(cls, text: bytes, directory: str) -> _Mark:
         """`ValueError`, `KeyError` or `TypeError` when `text` is no mark."""
         data = json.loads(text)
         made_of = Declaration(Digests(*data["made_of"]["digests"]), data["made_of"]["data"])
-        workspace = Workspace.from_data(data["workspace"])
+        workspace = Workspace.from_data(data["workspace"], directory)
         known = {**{name: data[name] for name in cls._fields}, "made_of": made_of, "workspace": workspace}
         return cls(**{**known, "clashes": tuple(data["clashes"])})
 
@@ -147,9 +150,11 @@ class Backend:
         life = self._life(name, id, boot)
         pid, started_at = (life.pid, life.started_at) if life else (None, None)
         try:
-            mark = _Mark.load(_read(self._file(name, id, "mark")))
+            mark = _Mark.load(_read(self._file(name, id, "mark")), self._directory)
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return Observed(name, id, _NAME, "partial", pid=pid, started_at=started_at)
+        if life is None and not os.path.isdir(mark.workspace.upper):
+            return Observed(name, id, _NAME, "partial")  # its work is gone: it has nothing to run on any more
         return Observed(
             session=name,
             id=id,
@@ -159,7 +164,7 @@ class Backend:
             workspace=mark.workspace,
             pid=pid,
             started_at=started_at,
-            drift=self._drift(mark, name, id),
+            drift=self._drift(mark, name, id) or (life and self._astray(mark, life.pid)) or "",
             clashes=mark.clashes,
         )
 
@@ -174,6 +179,15 @@ class Backend:
             if says != place:
                 return f"its mark says {what} {says!a}, and it stands where {what} {place!a} belongs"
         return ""
+
+    def _astray(self, mark: _Mark, pid: int) -> str:
+        """Why what a sandbox writes does not come here: it was started on a directory that this is a copy of."""
+        if alive.has_mounted(pid, f"{self._session(mark.session)}/home") is not False:
+            return ""
+        return (
+            "it runs on other files than the ones here: this state directory was copied, or restored, while it ran"
+            f" (what it wrote since then is not here; to go on with what is: sessionctl stop {mark.session})"
+        )
 
     def _life(self, name: str, id: str, boot: str) -> Life | None:
         """The life of a sandbox that is whole: one that is still being set up must not be entered."""
@@ -213,7 +227,7 @@ class Backend:
         id = make_id(time.strftime("%Y%m%dT%H%M%S", time.gmtime()), os.urandom(4))
         os.mkdir(os.path.join(self._session(name), id), 0o700)
         mark = _Mark(self._project, name, id, time.time(), declaration, workspace, *written)
-        beneath.publish(self._file(name, id, "mark"), mark.dump())
+        beneath.publish(self._file(name, id, "mark"), mark.dump(self._directory))
         return self._observe(name, id, boot)
 
     def update(self, target: Observed, spec: SessionSpec) -> Observed:
@@ -224,7 +238,7 @@ class Backend:
         declaration = Declaration.of(SessionSpec.from_data(_merged(before, spec.data(), effects)))
         files, clashes = self._inject(target.session, declaration, mark)
         mark = mark._replace(made_of=declaration, files=files, clashes=clashes)
-        beneath.publish(self._file(target.session, target.id, "mark"), mark.dump())
+        beneath.publish(self._file(target.session, target.id, "mark"), mark.dump(self._directory))
         return self._observe(target.session, target.id, boot)
 
     def start(self, target: Observed) -> Observed:
@@ -232,11 +246,15 @@ class Backend:
         boot = alive.boot_id()
         life = self._life(target.session, target.id, boot)
         if life is None:
-            with self._locked(target.session) as lock:
-                # Who holds the lock knows that no sandbox of the session lives, whatever was left behind.
-                for id in filter(is_id, os.listdir(self._session(target.session))):
-                    self._forget_life(target.session, id)
-                life = self._spawn(mark, lock, boot)
+            self._make_directories(target.session)  # a prune that was killed may have taken the home
+            with self._locked(target.session) as (lock, free):
+                if not free:
+                    life = self._awaited(target, lock, boot, self._life)
+                if life is None:
+                    # Who holds the lock knows that no sandbox of the session lives, whatever was left behind.
+                    for id in filter(is_id, os.listdir(self._session(target.session))):
+                        self._forget_life(target.session, id)
+                    life = self._spawn(mark, lock, boot)
         if not os.path.exists(self._file(target.session, target.id, "run")):
             # Not synced: it is worth nothing after a power cut, and cut short it is as if it were not there.
             _write(self._file(target.session, target.id, "run"), json.dumps(life).encode())
@@ -244,7 +262,11 @@ class Backend:
 
     def stop(self, target: Observed) -> None:
         name, id = self._require_place(target)
-        life = self._pid1(name, id, alive.boot_id())
+        boot = alive.boot_id()
+        life = self._pid1(name, id, boot)
+        if life is None and os.path.exists(self._file(name, id, "info")):
+            with self._locked(name) as (lock, free):
+                life = None if free else self._awaited(target, lock, boot, self._pid1)
         if life is not None:
             alive.end(life.pid, life.start)
         self._forget_life(name, id)
@@ -423,19 +445,33 @@ class Backend:
             os.chmod(session, 0o711)  # its user passes through, to work and home
 
     @contextmanager
-    def _locked(self, name: str) -> Iterator[int]:
-        """The session's lock, held by us; and after us by every process that it was passed on to."""
+    def _locked(self, name: str) -> Iterator[tuple[int, bool]]:
+        """The session's lock, and whether it is ours: then also of every process that it is passed on to."""
         fd = os.open(self._lock(name), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield fd
-        except BlockingIOError:
-            raise BackendError(
-                f"the files of session {name} are in use by another sandbox, or one that is being started",
-                hint=f"sessionctl stop {name}",
-            ) from None
+            yield fd, _taken(fd)
         finally:
             os.close(fd)
+
+    def _awaited(
+        self, target: Observed, lock: int, boot: str, look: Callable[[str, str, str], Life | None]
+    ) -> Life | None:
+        """What `look` finds of `target`, which somebody who was killed had begun to start; None once `lock` is
+        ours, for then it has ended."""
+        name = target.session
+        others = [each for each in filter(is_id, os.listdir(self._session(name))) if each != target.id]
+        deadline = time.monotonic() + _SETTLE_TIMEOUT
+        while not _taken(lock):
+            life = look(name, target.id, boot)
+            if life is not None:
+                return life
+            if time.monotonic() >= deadline or any(self._life(name, other, boot) for other in others):
+                raise BackendError(
+                    f"the files of session {name} are in use by another sandbox, or one that is being started",
+                    hint=f"sessionctl stop {name}",
+                )
+            time.sleep(_POLL)
+        return None
 
     def _keeper(self, name: str) -> int | None:
         return alive.keeper(self._lock(name), f"{self._session(name)}/home")
@@ -448,7 +484,7 @@ class Backend:
     def _load(self, target: Observed) -> _Mark:
         name, id = self._require_place(target)
         try:
-            return _Mark.load(_read(self._file(name, id, "mark")))
+            return _Mark.load(_read(self._file(name, id, "mark")), self._directory)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BackendError(f"session {name} has no ready sandbox {id}", hint="sessionctl apply") from error
 
@@ -465,6 +501,14 @@ class Backend:
 
     def _file(self, name: str, id: str, file: str) -> str:
         return f"{self._sessions}/{name}/{id}/{file}"
+
+
+def _taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _unsupported(spec: SessionSpec) -> list[Refusal]:

@@ -89,12 +89,13 @@ def keeper(lock: str, home: str) -> int | None:
                 ids = file.read().partition(b"\nNSpid:")[2].partition(b"\n")[0].split()
         except OSError:
             continue  # ended meanwhile
-        if len(ids) > 1 and ids[-1] == b"1" and (_has_mounted(pid, home) or _has_open(pid, lock)):
+        if len(ids) > 1 and ids[-1] == b"1" and (has_mounted(pid, home) or _has_open(pid, lock)):
             return pid
     return None
 
 
-def _has_mounted(pid: int, home: str) -> bool:
+def has_mounted(pid: int, home: str) -> bool | None:
+    """Whether `pid` has `home` mounted as its home; None when that cannot be told."""
     inside = f"/proc/{pid}/root{HOME}"
     with suppress(OSError):  # no such directory, not ours to look at, ended meanwhile
         # No link is followed: in a stranger's container it could lead back to the host, to `home`.
@@ -104,7 +105,7 @@ def _has_mounted(pid: int, home: str) -> bool:
         finally:
             os.close(parent)
         return os.path.samestat(found, os.stat(home))
-    return False
+    return None
 
 
 def _has_open(pid: int, lock: str) -> bool:

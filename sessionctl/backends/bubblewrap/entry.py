@@ -63,6 +63,7 @@ SIG_DFL, SIG_IGN = None, 1
 
 
 def main() -> "NoReturn":
+    caller = os.getppid()
     try:
         shield()
         given = os.environb
@@ -75,6 +76,7 @@ def main() -> "NoReturn":
             become(*map(int, given[b"OWNER"].split()))
         pid, started = map(int, given[b"PID"].split())
         join(pid, started, {"net"} if given.get(b"NETWORK") == b"host" else set())
+        die_with(caller)
         relay = Relay()
         alive, ours = os.pipe()
         child = os.fork()
@@ -190,6 +192,16 @@ def join(pid: int, started: int, shared: set[str]) -> None:
         checked(libc.setns(spaces[name], SPACES[name]), f"setns {name}")
     if not os.path.sameopenfile(outer, inner):
         checked(libc.setns(inner, CLONE_NEWUSER), "setns inner user")
+
+
+def die_with(caller: int) -> None:
+    """SIGKILL for us when `caller` ends: nothing goes on inside that nobody waits for, a killed setup for one.
+
+    A change of identity or of powers forgets it, so this comes after the last of them.
+    """
+    checked(prctl(PR_SET_PDEATHSIG, SIGKILL), "prctl")
+    if os.getppid() != caller:
+        os._exit(125)  # it ended before the kernel was told
 
 
 def die_with_parent(alive: int) -> None:

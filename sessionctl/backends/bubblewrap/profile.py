@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sessionctl.backends.bubblewrap import elf, seccomp
 from sessionctl.errors import BackendError
-from sessionctl.model import HOME, WORKSPACE, Mount, MountSpec, Workspace
+from sessionctl.model import HOME, WORKSPACE, MountSpec, Workspace
 
 Word = str | bytes
 
@@ -123,13 +123,7 @@ def given(mounts: Sequence[MountSpec], places: Sequence[int | str]) -> list[Word
 
 def moved(workspace: Workspace, sources: Sequence[str]) -> Workspace:
     """`workspace` as it is found where the n-th of `sources` is mounted at ``/run/<n>`` (see launch.py)."""
-    return Workspace(
-        upper=move(workspace.upper, sources),
-        lower=tuple(move(path, sources) for path in workspace.lower),
-        scratch=move(workspace.scratch, sources),
-        mounts=tuple(Mount(move(mount.source, sources), mount.path, mount.writable) for mount in workspace.mounts),
-        commit=workspace.commit,
-    )
+    return workspace.moved(lambda path: move(path, sources))
 
 
 def move(path: str, sources: Sequence[str]) -> str:
