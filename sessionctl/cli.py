@@ -550,7 +550,7 @@ def _exec(args: argparse.Namespace) -> int:
         command,
         env=env,
         timeout=args.timeout,
-        stdin=sys.stdin.fileno() if sys.stdin else None,
+        stdin=_stdin(),
         tty=terminal,
         show=not args.json,
         keep_output=not args.no_record,
@@ -571,6 +571,14 @@ def _exec(args: argparse.Namespace) -> int:
             )
         )
     return run.code
+
+
+def _stdin() -> int | None:
+    """The descriptor of our standard input; None when there is none, or it is no file."""
+    try:
+        return sys.stdin.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _assignment(text: str) -> tuple[str, str]:

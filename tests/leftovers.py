@@ -111,6 +111,7 @@ def _files(repository: Repository) -> list[str]:
     state = repository.state
     found = []
     for directory, names, files in os.walk(state):
+        names[:] = [name for name in names if not name.startswith(".sessionctl-probe-")]  # the next trial takes it
         if Path(directory).name == "tree":
             names.clear()  # the checkout itself: whole when its base layer has a mark
         found += [f"{directory}/{name}" for name in (*names, *files) if _TEMPORARY.fullmatch(name)]

@@ -844,6 +844,18 @@ def test_doctor_says_what_it_looked_at(repository: Repository) -> None:
     assert "NO  manifest" in repository.run("doctor", code=1).out
 
 
+def test_a_trial_that_was_killed_is_taken_away_by_the_next(repository: Repository) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    state = Path(os.environ["SESSIONCTL_STATE_DIR"])
+    left, others = (state / f".sessionctl-probe-{pid}-x" for pid in (ended.pid, os.getpid()))
+    left.mkdir()
+    others.mkdir()
+    repository.run("doctor")
+    assert not left.exists() and others.exists()
+    others.rmdir()
+
+
 def test_help_is_there_for_every_command_and_examples_parse(repository: Repository) -> None:
     overview = repository.run("--help").out
     assert repository.run(code=2).out == overview

@@ -110,6 +110,20 @@ def examine(directory: str, owner: tuple[int, int] | None) -> Sequence[Finding]:
     return [*found, Finding(False, "overlay file system", f"{directory}: {overlay}", remedy)]
 
 
+_TRIAL = ".sessionctl-probe-"
+
+
+def _sweep_trials(place: Path) -> None:
+    """Takes away the trials of processes that were killed at it."""
+    from sessionctl import beneath
+
+    for left in place.glob(f"{_TRIAL}*"):
+        pid = left.name.removeprefix(_TRIAL).partition("-")[0]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            with suppress(OSError):
+                beneath.remove_tree(str(left))
+
+
 def _trial(directory: str, bwrap: str, machine: str, owner: tuple[int, int] | None, *, layered: bool) -> str:
     """Makes a sandbox like those of sessions and writes in it; why that failed, empty when it did not."""
     import tempfile
@@ -119,7 +133,8 @@ def _trial(directory: str, bwrap: str, machine: str, owner: tuple[int, int] | No
 
     place = next(parent for parent in (Path(directory), *Path(directory).parents) if parent.is_dir())
     try:
-        trial = Path(tempfile.mkdtemp(prefix=".sessionctl-probe-", dir=place))
+        _sweep_trials(place)
+        trial = Path(tempfile.mkdtemp(prefix=f"{_TRIAL}{os.getpid()}-", dir=place))
     except OSError as error:
         return f"nothing can be written in {place}: {error.strerror}"
     try:
