@@ -125,7 +125,7 @@ def _apply_lane(change: Change, world: World, policy: Policy) -> Lane:
     refused = world.refused.get(change.session, ())
     if refused:
         return lane._replace(refused=refused)
-    return lane._replace(actions=tuple(_STEPS[kind](change)), warnings=_warnings(change))
+    return lane._replace(actions=tuple(_STEPS[kind](change)), warnings=_warnings(change, world))
 
 
 def _forced(change: Change) -> Iterable[Action]:
@@ -277,7 +277,7 @@ def _paths(change: Change) -> str:
     return ", ".join(field.path for field in change.fields)
 
 
-def _warnings(change: Change) -> tuple[str, ...]:
+def _warnings(change: Change, world: World) -> tuple[str, ...]:
     assert change.declared is not None
     workspace = change.declared.data["workspace"]
     shared = workspace["mode"] == "clone" and workspace["history"] == "shared"
@@ -287,6 +287,7 @@ def _warnings(change: Change) -> tuple[str, ...]:
     lost = change.record.git.unpushed if change.kind == "recreate" and change.record else None
     if lost:
         warnings.append(f"{lost} commit{'s' * (lost > 1)} that nothing else held went with its files")
+    warnings += [f"not enforced: {limit}" for limit in world.unenforced.get(change.session, ())]
     return tuple(warnings)
 
 

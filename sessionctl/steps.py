@@ -14,6 +14,7 @@ from sessionctl.executor import Made, Step
 from sessionctl.model import Observed, Record, SessionSpec, Workspace
 from sessionctl.plan import Action, Lane, Verb, unclean
 from sessionctl.store import Store
+from sessionctl.units import parse_duration
 
 SETUP_TAIL = 2000
 """Bytes of a failed setup command's output that its error shows."""
@@ -117,15 +118,18 @@ class _Steps:
     def setup(self, lane: Lane, action: Action, made: Observed | None) -> Made:
         target = _one(made)
         backend = self.site.backend(target.backend)
-        for line in _spec(lane).setup:
+        spec = _spec(lane)
+        wall = parse_duration(spec.limits.wall) if spec.limits.wall else None
+        for line in spec.setup:
             self.site.progress(f"{lane.session}: {line}")
             command = backend.command(target, ("sh", "-c", line))
-            ended = process.run(command.argv, env=command.env, check=False)
+            ended = process.relay(command.argv, env=command.env, timeout=wall, keep=SETUP_TAIL, show=False)
             if ended.code:
                 said = (ended.stdout + ended.stderr)[-SETUP_TAIL:].decode("utf-8", "backslashreplace").strip()
+                ran_out = f", when its time was up (limits.wall is {spec.limits.wall})" if ended.timed_out else ""
                 shown = "".join(f"\n  {git.printable(each)}" for each in said.splitlines())
                 raise CommandError(
-                    f"setup {line!r} ended with exit code {ended.code}{':' if shown else ''}{shown}",
+                    f"setup {line!r} ended with exit code {ended.code}{ran_out}{':' if shown else ''}{shown}",
                     hint=f"try it inside: sessionctl exec {lane.session} -- sh -c {shlex.quote(line)}",
                 )
         self.set_up[lane.session] = target.id

@@ -22,15 +22,32 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def entering(
-    argv: Sequence[str], env: Mapping[str, str], pid: int, start: int, *, tty: bool, machine: str, owner: Owner
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    pid: int,
+    start: int,
+    *,
+    tty: bool,
+    machine: str,
+    owner: Owner,
+    groups: Sequence[str] = (),
+    rlimits: Mapping[int, int] | None = None,
+    processors: Sequence[int] = (),
 ) -> Command:
-    """Runs `argv` in the sandbox whose pid 1 is `pid`, with `env` as its whole environment."""
+    """Runs `argv` in the sandbox whose pid 1 is `pid`, with `env` as its whole environment.
+
+    `groups` are the files of the cgroups it joins, `rlimits` resource limits by number, `processors`
+    those it may use, all when there are none.
+    """
     helper = {
         "PID": f"{pid} {start}",
-        "FILTER": seccomp.program(machine).hex(),
+        "FILTER": seccomp.program(machine, pinned=bool(processors)).hex(),
         "LAUNCHER": elf.executable(machine, "launch").hex(),
         "PLACES": f"{WORKSPACE}:{HOME}",
         **({"TTY": "1"} if tty else {}),
+        **_joining(groups),
+        **({"RLIMITS": " ".join(f"{number}:{value}" for number, value in rlimits.items())} if rlimits else {}),
+        **({"CPUS": " ".join(map(str, processors))} if processors else {}),
         **_identity(owner),
         **{f"_{name}": value for name, value in env.items()},
     }
@@ -45,10 +62,16 @@ def watching(bwrap: str, words: Sequence[profile.Word], sources: Sequence[str], 
     return Command(argv, {"WATCH": "1", **_offer(sources, owner), **data})
 
 
-def starting(bwrap: str, words: Sequence[str], sources: Sequence[str], owner: Owner) -> Command:
-    """Runs bwrap with `words`: by way of launch.py where bwrap must not run as who we are."""
-    script = _script("launch") if owner else ()
-    return Command((*script, profile.move(bwrap, sources), *words), _offer(sources, owner))
+def starting(
+    bwrap: str, words: Sequence[str], sources: Sequence[str], owner: Owner, groups: Sequence[str] = ()
+) -> Command:
+    """Runs bwrap with `words`: by way of launch.py where bwrap must not run as who we are, or joins `groups`."""
+    script = _script("launch") if owner or groups else ()
+    return Command((*script, profile.move(bwrap, sources), *words), {**_offer(sources, owner), **_joining(groups)})
+
+
+def _joining(groups: Sequence[str]) -> dict[str, str]:
+    return {"GROUPS": "\n".join(dict.fromkeys(groups))} if groups else {}
 
 
 def _offer(sources: Sequence[str], owner: Owner) -> dict[str, str]:
