@@ -19,10 +19,11 @@ from sessionctl.beneath import StrPath
 from sessionctl.declared import Resolved, Tool, find, resolve, tool
 from sessionctl.diff import Change, diff
 from sessionctl.errors import BackendError, ConflictError, GitError, SessionctlError, StoreError, UsageError
-from sessionctl.model import Declaration, GitState, Observed, Record, Status, World, require_name
+from sessionctl.model import Declaration, GitState, LimitsSpec, Observed, Record, Status, World, require_name
 from sessionctl.plan import Plan, Policy
 from sessionctl.plan import plan as make_plan
 from sessionctl.store import Entry, Store
+from sessionctl.units import parse_duration
 
 if TYPE_CHECKING:
     import threading
@@ -67,6 +68,8 @@ class Run(NamedTuple):
     """The last `CAPTURE` bytes."""
     stderr: bytes
     truncated: bool
+    limit: str | None = None
+    """``memory``, ``pids`` or ``wall`` when that limit of the session struck while it ran, as far as it is known."""
 
     @property
     def signal(self) -> int | None:
@@ -274,6 +277,7 @@ class Project:
         """What the sessions that are to be made need and cannot have here, and the commits they start from."""
         refused: dict[str, tuple[str, ...]] = {}
         warned: dict[str, tuple[str, ...]] = {}
+        unenforced: dict[str, tuple[str, ...]] = {}
         bases: dict[str, str] = {}
         resolved: dict[str, tuple[str, str]] = {}
         for change in changes:
@@ -281,8 +285,13 @@ class Project:
                 continue
             spec = change.declared.spec
             try:
-                refusals = [f"{r.what}: {r.why}" for r in self._probe(spec.backend)]
-                refusals += [f"{r.what}: {r.why}" for r in self.backend(spec.backend).probe(spec)]
+                refusals = [_said(refusal) for refusal in self._probe(spec.backend)]
+                cannot = self.backend(spec.backend).probe(spec)
+                lenient = spec.limits.enforce == "best-effort"
+                named = [r for r in cannot if lenient and r.what.startswith("limits.")]
+                if named:
+                    unenforced[change.session] = tuple(f"{refusal.what}: {refusal.why}" for refusal in named)
+                refusals += [_said(refusal) for refusal in cannot if refusal not in named]
                 unfit = mounts.refusals(spec.mounts, self._ours)
                 refusals += unfit
                 if not unfit:
@@ -296,7 +305,7 @@ class Project:
                 refusals = [f"{error}{f' ({error.hint})' if error.hint else ''}"]
             if refusals:
                 refused[change.session] = tuple(refusals)
-        return world._replace(refused=refused, warned=warned, bases=bases)
+        return world._replace(refused=refused, warned=warned, unenforced=unenforced, bases=bases)
 
     @property
     def _ours(self) -> dict[str, str]:
@@ -494,12 +503,26 @@ class Project:
         self._note_git(target, record, "head")
         command = backend.command(target, argv, env={**secrets, **given}, tty=tty)
         began, clock = self._clock(), time.monotonic()
+        limits = LimitsSpec.of(target.made_of.data)
+        wall = parse_duration(limits.wall) if limits.wall else None
+        least = min((seconds for seconds in (timeout, wall) if seconds is not None), default=None)
         # One longest secret more than is wanted: what the kept part begins in the middle of can be told then.
         keep = CAPTURE + secret.longest(secrets.values())
-        ended = process.relay(command.argv, env=command.env, stdin=stdin, timeout=timeout, keep=keep, show=show)
+        before = backend.strikes(target)
+        ended = process.relay(command.argv, env=command.env, stdin=stdin, timeout=least, keep=keep, show=show)
+        after = backend.strikes(target)
+        struck = ["wall"] if ended.timed_out and least == wall else []
+        struck += [limit for limit in ("memory", "pids") if after.get(limit, 0) > before.get(limit, 0)]
         streams = (ended.stdout, ended.stderr)
         out, err = (secret.masked(s, secrets.values(), skip=max(0, len(s) - CAPTURE)) for s in streams)
-        run = Run(ended.code, time.monotonic() - clock, out, err, any(len(s) > CAPTURE for s in streams))
+        run = Run(
+            ended.code,
+            time.monotonic() - clock,
+            out,
+            err,
+            any(len(s) > CAPTURE for s in streams),
+            next(iter(struck), None),
+        )
         with self.store.writing():
             record = self.store.record(name)
             state = self._look(target, record, "changes")
@@ -513,6 +536,7 @@ class Project:
                 exit_code=run.code,
                 duration_s=round(run.duration, 3),
                 timed_out=ended.timed_out,
+                limit=run.limit,
                 **tails,
             )
             if record is not None and not record.corrupt:
@@ -632,6 +656,10 @@ def _session(change: Change, seen: Mapping[str, Observed]) -> Session:
 def _is_news(head: str, fetched: git.Fetched, target: Observed) -> bool:
     base = target.workspace.commit if target.workspace is not None else ""
     return head == fetched.branch or fetched.heads[head] != base
+
+
+def _said(refusal: Refusal) -> str:
+    return f"{refusal.what}: {refusal.why}{f' ({refusal.remedy})' if refusal.remedy else ''}"
 
 
 def _unknown(name: str, known: Iterable[str]) -> UsageError:

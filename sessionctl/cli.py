@@ -555,6 +555,10 @@ def _exec(args: argparse.Namespace) -> int:
         show=not args.json,
         keep_output=not args.no_record,
     )
+    if run.limit:
+        from sessionctl.render import LIMITS
+
+        print(f"sessionctl: {args.name}: {LIMITS[run.limit]} (limits.{run.limit})", file=sys.stderr)
     if args.json:
         from sessionctl.render import as_json
 
@@ -562,6 +566,7 @@ def _exec(args: argparse.Namespace) -> int:
             as_json(
                 {
                     "exit_code": run.code,
+                    "limit": run.limit,
                     "signal": run.signal,
                     "duration_s": round(run.duration, 3),
                     "stdout": run.stdout.decode("utf-8", "backslashreplace"),

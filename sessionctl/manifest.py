@@ -43,6 +43,7 @@ from sessionctl.model import (
     WORKSPACE,
     Declaration,
     FileSpec,
+    LimitsSpec,
     MountSpec,
     SessionSpec,
     WorkspaceSpec,
@@ -50,6 +51,7 @@ from sessionctl.model import (
     is_name,
     require_name,
 )
+from sessionctl.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from sessionctl.settings import Settings
@@ -58,11 +60,13 @@ MOST_SESSIONS = 10_000
 MOST_PROBLEMS = 100
 ENV_BYTES = 96 * 1024
 """Of all variables of a session together: the kernel's room for arguments is shared with the command."""
+LEAST_MEMORY = 16 * 1024 * 1024
+"""Below it not even the way into a sandbox would fit."""
 SOURCE_BYTES = 16 * 1024 * 1024
 
 NOT_YET: Mapping[str, frozenset[str]] = {
     "": frozenset(
-        {"args", "budget", "command", "idle_stop", "limits", "model", "on_prune"}
+        {"args", "budget", "command", "idle_stop", "model", "on_prune"}
         | {"parent", "prompt", "renamed_from", "runtime", "ttl", "visible"}
     ),
     "agent": frozenset({"args", "model", "prompt"}),
@@ -208,6 +212,33 @@ def _mode(text: str) -> str:
     return text
 
 
+def _size(text: str) -> str:
+    try:
+        bytes = parse_size(text)
+    except UsageError as error:
+        raise wrong(str(error), error.hint) from None
+    if not LEAST_MEMORY <= bytes <= 1 << 50:
+        raise wrong(f"{_quoted(text)} is not from 16MiB to 1024TiB")
+    return text
+
+
+def _cpus(number: float) -> float:
+    """`number`, whole where it is."""
+    if not 0.01 <= number <= 10_000:
+        raise wrong("is not from 0.01 to 10000")
+    return int(number) if number == int(number) else number
+
+
+def _wall(text: str) -> str:
+    try:
+        seconds = parse_duration(text)
+    except UsageError as error:
+        raise wrong(str(error), error.hint) from None
+    if not 1 <= seconds <= 366 * 86400:
+        raise wrong(f"{_quoted(text)} is not from 1s to 366d")
+    return text
+
+
 def _disjoint(files: list[FileTable]) -> list[FileTable]:
     paths = set(_unique([file.path for file in files]))
     for path in sorted(paths):
@@ -305,6 +336,45 @@ class WorkspaceTable(_Table):
     )
     submodules: bool = Field(default=False, description="Whether submodules are checked out.")
     lfs: bool = Field(default=False, description="Whether git-lfs files are checked out instead of their pointers.")
+
+
+_Size = Annotated[str, AfterValidator(_size), _text(r"^[0-9]+(\.[0-9]+)?([kMGT]B|[KMGT]iB)$")]
+
+
+class LimitsTable(_Table):
+    """Limits of a session, and what to do where they cannot be enforced."""
+
+    memory: _Size = Field(
+        default="",
+        description="Memory and swap of all its processes together, such as 4GiB: at least 16MiB.",
+        json_schema_extra=_without_default,
+    )
+    cpus: Annotated[float, AfterValidator(_cpus), WithJsonSchema({"type": "number", "minimum": 0.01})] = Field(
+        default=0,
+        description="Processor time, in processors: 2, or 0.5.",
+        json_schema_extra=_without_default,
+    )
+    pids: int = Field(
+        default=0,
+        ge=4,
+        le=4_000_000,
+        description="Processes and threads at a time, the sandbox's first one among them.",
+        json_schema_extra=_without_default,
+    )
+    disk: _Size = Field(
+        default="",
+        description="Size of what it writes. No backend can hold a session to it yet: strict, it is refused.",
+        json_schema_extra=_without_default,
+    )
+    wall: Annotated[str, AfterValidator(_wall), _text("[smhdwSMHDW]")] = Field(
+        default="",
+        description="How long one exec or setup command may take, such as 90s or 2h: it ends with 124.",
+        json_schema_extra=_without_default,
+    )
+    enforce: Literal["strict", "best-effort"] = Field(
+        default="strict",
+        description="strict: a limit that cannot be enforced here is refused; best-effort: `plan` and `ls` name it.",
+    )
 
 
 class FileTable(_Table):
@@ -432,6 +502,9 @@ class SessionTable(_Table):
     mounts: Annotated[list[MountTable], AfterValidator(_apart)] = Field(
         default=[], description="Files and directories of the host that are seen inside. They need --allow-host."
     )
+    limits: LimitsTable = Field(
+        default=LimitsTable(), description="What the session may use.", json_schema_extra=_without_default
+    )
     network: _Network = Field(
         default="none",
         description="What the session can reach. none: nothing but its own loopback; host: all that the host "
@@ -494,6 +567,7 @@ _FIELDS: Mapping[str, Iterable[str]] = {
     "env": SecretTable.model_fields,
     "files": FileTable.model_fields,
     "mounts": MountTable.model_fields,
+    "limits": LimitsTable.model_fields,
     "network": NetworkTable.model_fields,
     "workspace": WorkspaceTable.model_fields,
 }
@@ -501,6 +575,7 @@ _EXPECTED = {
     "string_type": "expected a string",
     "bool_type": "expected true or false",
     "int_type": "expected a whole number",
+    "float_type": "expected a number",
     "list_type": "expected an array",
     "tuple_type": "expected an array",
     "dict_type": "expected a table",
@@ -652,7 +727,7 @@ def _layer(table: SessionTable, source: _Source, above: Key) -> _Layer:
     values: dict[str, _Value] = {}
     for name in sorted(table.model_fields_set):
         value = getattr(table, name)
-        if name == "workspace":
+        if name in ("workspace", "limits"):
             inner = {key: getattr(value, key) for key in sorted(value.model_fields_set)}
         elif name in ("env", "metadata"):
             inner = value
@@ -669,9 +744,10 @@ def _layer(table: SessionTable, source: _Source, above: Key) -> _Layer:
 def _built_in() -> _Layer:
     source = _Source(0, "built-in", "")
     fields = {name: field.default for name, field in SessionTable.model_fields.items()}
-    for name in ("count", "env", "metadata", "workspace"):
+    for name in ("count", "env", "metadata", "workspace", "limits"):
         del fields[name]
     fields |= {f"workspace.{name}": field.default for name, field in WorkspaceTable.model_fields.items()}
+    fields |= {f"limits.{name}": field.default for name, field in LimitsTable.model_fields.items()}
     return {path: _Value(value, source, tuple(path.split("."))) for path, value in fields.items()}
 
 
@@ -711,12 +787,13 @@ def _of_text(path: str, text: str, source: _Source, faults: list[str]) -> _Layer
 def _takes_text(head: str, rest: str) -> bool:
     """Whether what is at `head`, or at `rest` in it, can be a string, so that no quotes are needed."""
     fields = SessionTable.model_fields
-    if rest and head == "workspace":
-        head, fields = rest, WorkspaceTable.model_fields
+    tables = {"workspace": WorkspaceTable.model_fields, "limits": LimitsTable.model_fields}
+    if rest and head in tables:
+        head, fields = rest, tables[head]
     elif rest or head not in fields:
         return True
     kind = fields[head].annotation if head in fields else str
-    return not (kind in (bool, int, WorkspaceTable) or get_origin(kind) in (list, dict))
+    return not (kind in (bool, int, float, WorkspaceTable, LimitsTable) or get_origin(kind) in (list, dict))
 
 
 def _toml_value(text: str) -> Any:
@@ -899,6 +976,7 @@ class _Judge:
             metadata=table("metadata"),
             env={name[4:]: self.variable(value) for name, value in values.items() if name.startswith("env.")},
             workspace=WorkspaceSpec(**workspace),
+            limits=LimitsSpec(**table("limits")),
             files=files,
             mounts=mounts,
         )

@@ -57,6 +57,7 @@ EFFECT: Mapping[str, Effect] = {
     "state": "in-place",
     "protect": "in-place",
     "env": "in-place",
+    "limits": "in-place",  # of a cgroup they are values, without one they are of the next exec
     "files": "in-place",
 }
 """What a change of each field costs. The key is the field's path, or a prefix of it."""
@@ -147,6 +148,28 @@ class MountSpec(NamedTuple):
     """``ro`` or ``rw``."""
 
 
+class LimitsSpec(NamedTuple):
+    """What a session may use, as declared; empty or 0: as much as there is."""
+
+    memory: str = ""
+    """Of all processes together, swap included: a size with its unit (`units.parse_size`)."""
+    cpus: float = 0
+    """Processors' worth of time."""
+    pids: int = 0
+    """Processes and threads at a time."""
+    disk: str = ""
+    """Of workspace and home together: a size with its unit."""
+    wall: str = ""
+    """Duration of one exec or setup command (`units.parse_duration`)."""
+    enforce: str = "strict"
+    """``strict``: what cannot be enforced is refused; ``best-effort``: it is named."""
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "LimitsSpec":
+        """The limits in the JSON form of a spec, also of one that was written before there were any."""
+        return cls(**data.get("limits", {}))
+
+
 class SessionSpec(NamedTuple):
     """Everything declared for one session, resolved: no defaults left to apply."""
 
@@ -166,6 +189,7 @@ class SessionSpec(NamedTuple):
     files: tuple[FileSpec, ...] = ()
     mounts: tuple[MountSpec, ...] = ()
     network: str = "none"
+    limits: LimitsSpec = LimitsSpec()
 
     def data(self) -> dict[str, Any]:
         """The JSON form: dicts, lists, strings and booleans only. `from_data` is its inverse."""
@@ -185,6 +209,7 @@ class SessionSpec(NamedTuple):
             "files": [file._asdict() for file in self.files],
             "mounts": [mount._asdict() for mount in self.mounts],
             "network": self.network,
+            "limits": self.limits._asdict(),
         }
 
     @classmethod
@@ -194,6 +219,7 @@ class SessionSpec(NamedTuple):
         fields["workspace"] = WorkspaceSpec(**_tuples(fields["workspace"]))
         fields["files"] = tuple(FileSpec(**file) for file in fields["files"])
         fields["mounts"] = tuple(MountSpec(**mount) for mount in fields.get("mounts", ()))
+        fields["limits"] = LimitsSpec.of(data)
         return cls(**_tuples(fields))
 
 
@@ -353,6 +379,8 @@ class Observed(NamedTuple):
     """Whether processes beside its init run; None: not looked (see `Backend.observe`)."""
     clashes: tuple[str, ...] = ()
     """Injected files that both the agent and the manifest changed: they were not written."""
+    not_enforced: tuple[str, ...] = ()
+    """Declared limits, such as ``memory``, that do not hold here as they are declared."""
 
 
 class GitState(NamedTuple):
@@ -417,6 +445,8 @@ class World(NamedTuple):
     """Backends that could not be asked, and why."""
     refused: Mapping[str, tuple[str, ...]] = _NONE
     """Per declared session, what its backend or its workspace cannot do here."""
+    unenforced: Mapping[str, tuple[str, ...]] = _NONE
+    """The same for limits that are declared as best effort: no reason to refuse it."""
     bases: Mapping[str, str] = _NONE
     """Per declared session that must be made: the commit its base is now."""
     warned: Mapping[str, tuple[str, ...]] = _NONE

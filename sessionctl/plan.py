@@ -142,7 +142,7 @@ def _apply_lane(change: Change, world: World, policy: Policy) -> Lane:
     refused = world.refused.get(change.session, ())
     if refused:
         return lane._replace(refused=refused)
-    lane = lane._replace(warnings=(*_warnings(change, takes), *world.warned.get(change.session, ())))
+    lane = lane._replace(warnings=_warnings(change, world, takes))
     return lane if lane.untrusted else lane._replace(actions=tuple(_STEPS[kind](change)))
 
 
@@ -324,7 +324,7 @@ def _paths(change: Change) -> str:
     return ", ".join(field.path for field in change.fields)
 
 
-def _warnings(change: Change, takes: Sequence[str]) -> tuple[str, ...]:
+def _warnings(change: Change, world: World, takes: Sequence[str]) -> tuple[str, ...]:
     assert change.declared is not None
     workspace = change.declared.data["workspace"]
     shared = workspace["mode"] == "clone" and workspace["history"] == "shared"
@@ -338,6 +338,8 @@ def _warnings(change: Change, takes: Sequence[str]) -> tuple[str, ...]:
     lost = change.record.git.unpushed if change.kind == "recreate" and change.record else None
     if lost:
         warnings.append(f"{lost} commit{'s' * (lost > 1)} that nothing else held went with its files")
+    warnings += [f"not enforced: {limit}" for limit in world.unenforced.get(change.session, ())]
+    warnings += world.warned.get(change.session, ())
     return tuple(warnings)
 
 

@@ -37,6 +37,12 @@ _SIGNS = {
     "conflict": ("!", "red"),
     "keep": (" ", "dim"),
 }
+LIMITS = {
+    "memory": "a process was killed, because the session's memory was used up",
+    "pids": "a process could not be started, because the session had as many as it may",
+    "wall": "it was ended, because its time was up",
+}
+"""What a limit that struck did."""
 _COSTS = {"in-place": "in place", "restart": "needs a restart", "replace": "needs a new sandbox"}
 _CODES = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 
@@ -249,6 +255,7 @@ def session_data(session: Session) -> dict[str, Any]:
         "created_at": moment(record.created_at or None) if record else None,
         "last_active": moment(record.last_active or None) if record else None,
         "stopped_at": moment(record.stopped_at) if record else None,
+        "not_enforced": list(observed.not_enforced) if observed else [],
         "record_error": (record.corrupt if record else "") or None,
     }
 
@@ -272,7 +279,10 @@ def sessions_text(sessions: Sequence[Session], now: float, paint: Paint) -> str:
         shown = "not made" if s.status == "gone" and s.record is None else s.status
         colour = {"running": "green", "stopped": "yellow"}.get(shown, "dim" if shown == "not made" else "red")
         mark = "stray" if s.stray else "" if s.declared else "retained"
-        notes = [mark, *(["record corrupt"] if s.record and s.record.corrupt else []), s.data.get("title", "")]
+        notes = [mark, *(["record corrupt"] if s.record and s.record.corrupt else [])]
+        if s.observed and s.observed.not_enforced:
+            notes.append(f"not enforced: {', '.join(s.observed.not_enforced)}")
+        notes.append(s.data.get("title", ""))
         agent = f"{s.data['agent']} (not started)" if s.data.get("agent") else "-"
         rows.append(
             (
@@ -364,6 +374,11 @@ def status_text(session: Session, files: Mapping[str, str], events: Sequence[Ent
         lines.append(
             ("files", paint("yellow", "changed inside, so not written: " + ", ".join(map(printable, observed.clashes))))
         )
+    limits = {name: value for name, value in data.get("limits", {}).items() if value and name != "enforce"}
+    if limits:
+        lines.append(("limits", ", ".join(f"{name} {value}" for name, value in limits.items())))
+    if observed and observed.not_enforced:
+        lines.append(("", paint("yellow", f"not enforced: {', '.join(observed.not_enforced)}")))
     if data.get("protect"):
         lines.append(("protected", "yes"))
     if record:
@@ -403,7 +418,8 @@ def event_text(entry: Entry, paint: Paint) -> str:
 
         words = printable(shlex.join(map(str, entry.data.get("argv", []))))
         words = words if len(words) < 80 else f"{words[:77]}..."
-        detail = f"[{entry.data.get('exit_code')}] {words}  {paint('dim', where)}"
+        limit = f", {entry.data['limit']} limit" if entry.data.get("limit") else ""
+        detail = f"[{entry.data.get('exit_code')}{limit}] {words}  {paint('dim', where)}"
     elif entry.data.get("reason"):
         detail = f"{printable(str(entry.data['reason']))}  {paint('dim', where)}"
     when, event = paint("dim", moment(entry.time) or ""), paint("bold", f"{entry.event:8}")

@@ -14,6 +14,7 @@ from sessionctl.executor import Made, Step
 from sessionctl.model import Observed, Record, SessionSpec, Workspace
 from sessionctl.plan import Action, Lane, Verb, unclean
 from sessionctl.store import Store
+from sessionctl.units import parse_duration
 
 SETUP_TAIL = 2000
 """Bytes of a failed setup command's output that its error shows."""
@@ -119,16 +120,20 @@ class _Steps:
         backend = self.site.backend(target.backend)
         spec = _spec(lane)
         secrets = secret.found(spec.env)
+        wall = parse_duration(spec.limits.wall) if spec.limits.wall else None
+        keep = SETUP_TAIL + secret.longest(secrets.values())  # see `Project.exec`
         for line in spec.setup:
             self.site.progress(f"{lane.session}: {line}")
             command = backend.command(target, ("sh", "-c", line), env=secrets)
-            ended = process.run(command.argv, env=command.env, check=False)
+            ended = process.relay(command.argv, env=command.env, timeout=wall, keep=keep, show=False)
             if ended.code:
-                output = secret.masked(ended.stdout + ended.stderr, secrets.values())
-                said = output[-SETUP_TAIL:].decode("utf-8", "backslashreplace").strip()
+                streams = (ended.stdout, ended.stderr)
+                tails = (secret.masked(s, secrets.values(), skip=max(0, len(s) - SETUP_TAIL)) for s in streams)
+                said = b"".join(tails)[-SETUP_TAIL:].decode("utf-8", "backslashreplace").strip()
+                ran_out = f", when its time was up (limits.wall is {spec.limits.wall})" if ended.timed_out else ""
                 shown = "".join(f"\n  {git.printable(each)}" for each in said.splitlines())
                 raise CommandError(
-                    f"setup {line!r} ended with exit code {ended.code}{':' if shown else ''}{shown}",
+                    f"setup {line!r} ended with exit code {ended.code}{ran_out}{':' if shown else ''}{shown}",
                     hint=f"try it inside: sessionctl exec {lane.session} -- sh -c {shlex.quote(line)}",
                 )
         self.set_up[lane.session] = target.id

@@ -53,12 +53,19 @@ class MemoryBackend:
         return None
 
     def probe(self, spec: SessionSpec | None = None) -> Sequence[Refusal]:
+        if spec is None:
+            return ()
         plain = SessionSpec("plain")
-        return [
+        refusals = [
             Refusal(field, "the memory backend has nothing but the default")
             for field in ("image", "mounts", "network")
-            if spec is not None and getattr(spec, field) != getattr(plain, field)
+            if getattr(spec, field) != getattr(plain, field)
         ]
+        declared = spec.limits._replace(wall="", enforce="")._asdict()
+        return refusals + [Refusal(f"limits.{name}", "nothing is limited") for name, value in declared.items() if value]
+
+    def strikes(self, target: Observed) -> Mapping[str, int]:
+        return {}
 
     def examine(self) -> Sequence[Finding]:
         return ()
@@ -605,6 +612,12 @@ class BackendContract:
             target = bench.running(spec())
             pid = bench.output(target, "sleep 60 >/dev/null 2>&1 & echo $!")
             assert bench.run(target, "kill", "-0", pid).code == 0
+
+    def test_no_limit_strikes_where_none_is_declared(self, tmp_path: Path) -> None:
+        with self.bench(tmp_path) as bench:
+            target = bench.running(spec())
+            assert bench.run(target, "true").code == 0
+            assert not any(bench.backend.strikes(target).values())
 
     def test_no_command_in_a_stopped_one(self, tmp_path: Path) -> None:
         import pytest

@@ -1,6 +1,14 @@
 """Sizes and times as people write and read them. Pure; knows no clock."""
 
+import re
+
 from sessionctl.errors import UsageError
+
+_SIZE = re.compile(r"(\d{1,15})(?:\.(\d{1,9}))?([kMGT]B|[KMGT]iB)", re.ASCII)
+_BYTES: dict[str, int] = {
+    **{unit: 1000**power for power, unit in enumerate(("kB", "MB", "GB", "TB"), start=1)},
+    **{unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)},
+}
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -35,6 +43,18 @@ def parse_duration(text: str) -> float:
         if text.strip() and not number:
             return total
     raise UsageError(f"{text!a} is not a duration", hint="write for example 90s, 10m, 2h30m or 7d")
+
+
+def parse_size(text: str) -> int:
+    """Bytes in a size such as ``512MiB``, ``1.5GiB`` or ``4GB``. The unit must be said: it is 1000 or 1024 times.
+
+    Raises `UsageError` for anything else.
+    """
+    found = _SIZE.fullmatch(text)
+    if not found:
+        raise UsageError(f"{text!a} is not a size", hint="write for example 512MiB, 1.5GiB or 4GB")
+    whole, part, unit = found[1], found[2] or "", found[3]
+    return int(whole + part) * _BYTES[unit] // int("1" + "0" * len(part))
 
 
 def size(count: int) -> str:

@@ -29,12 +29,12 @@ MAY_IMPORT = {
     "store": {"model", "errors", "beneath"},
     "git": {"model", "errors", "process", "beneath"},
     "workspace": {"model", "errors", "process", "beneath", "git"},
-    "backends": {"model", "errors", "process", "beneath", "backends"},
+    "backends": {"model", "errors", "process", "beneath", "backends", "units"},
     "secret": {"errors", "beneath"},
     "mounts": {"model"},
     "executor": {"model", "plan"},
     "settings": {"errors", "model", "beneath", "declared", "plugins", "manifest", "locate"},
-    "manifest": {"errors", "model", "declared", "plugins", "settings", "locate", "agents", "beneath"},
+    "manifest": {"errors", "model", "declared", "plugins", "settings", "locate", "agents", "beneath", "units"},
     "declared": {"model", "errors", "beneath", "manifest", "settings", "__init__"},
 }
 """What each module may import of sessionctl; a module that is not named here may import all but the doors."""

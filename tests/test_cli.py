@@ -125,7 +125,8 @@ def test_exec_json_is_one_document(repository: Repository) -> None:
     assert 0 < duration < 60
     document = said.json
     del document["duration_s"]
-    assert document == {"exit_code": 143, "signal": 15, "stdout": "out\n", "stderr": "err\n", "truncated": False}
+    streams = {"stdout": "out\n", "stderr": "err\n", "truncated": False}
+    assert document == {"exit_code": 143, "signal": 15, "limit": None, **streams}
 
 
 def test_a_commit_made_inside_is_seen_and_comes_home(repository: Repository) -> None:
@@ -625,7 +626,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "unknown backend": (b"version = 1\n[sessions.api]\nbackend = 'bubblewarp'\n", "did you mean 'bubblewrap'"),
     "a branch name git refuses": (b"version = 1\n[sessions.api]\nworkspace = { branch = 'a..b' }\n", "sessions.toml:3"),
     "a base that does not exist": (b"version = 1\n[sessions.api]\nworkspace = { base = 'nowhere' }\n", "nowhere"),
-    "not supported yet": (b"version = 1\n[sessions.api]\nlimits = { memory = '1GiB' }\n", "not supported yet"),
+    "not supported yet": (b"version = 1\n[sessions.api]\nttl = '1d'\n", "not supported yet"),
     "too large": (b"# " + b"x" * 50_000_000, "sessions.toml"),
     "no version": (b"[sessions.api]\n", "version"),
 }

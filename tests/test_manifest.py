@@ -265,13 +265,13 @@ def test_wrong_variables_and_user_defaults_are_named_together(
     root: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SESSIONCTL_SESSION__PROTECT", "maybe")
-    user_config(home, "[defaults]\ntitle = 1\nlimits = {}\n")
+    user_config(home, "[defaults]\ntitle = 1\nttl = 1\n")
     with pytest.raises(UsageError) as caught:
         spec(root, "")
     config = home / "config" / "sessionctl" / "config.toml"
     assert str(caught.value).splitlines() == [
         f"{config}:2: defaults.title: expected a string (put it in quotes)",
-        f"{config}:3: defaults.limits: is not supported yet",
+        f"{config}:3: defaults.ttl: is not supported yet",
         "SESSIONCTL_SESSION__PROTECT: protect: 'maybe' is not a TOML value, such as true or [\"a\"]",
     ]
 
@@ -359,7 +359,7 @@ wat = 1
 backend = "bubblewrp"
 [sessions.api]
 agnt = "claude"
-limits = { memory = "1" }
+budget = { usd = 1 }
 agent = { name = "claud", model = "x" }
 tags = ["a", "a"]
 env = { A = 1, "1C" = "x", HOME = "x" }
@@ -383,7 +383,7 @@ workspace.base = "main"
         "2: wat",
         "4: defaults.backend",
         "6: sessions.api.agnt",
-        "7: sessions.api.limits",
+        "7: sessions.api.budget",
         "8: sessions.api.agent.name",
         "8: sessions.api.agent.model",
         "9: sessions.api.tags",
@@ -976,7 +976,7 @@ def test_the_schema_accepts_every_valid_manifest_and_refuses_wrong_shapes(root: 
         "version = 1\n[sessions.a]\nenv = { '1' = 'x' }",
         "version = 1\n[sessions.a]\ncount = 0",
         "version = 1\n[sessions.a]\nimage = 'x'",
-        "version = 1\n[sessions.a]\nlimits = {}",
+        "version = 1\n[sessions.a]\nlimits = { pids = 1 }",
         "version = 1\n[sessions.a]\nfiles = [{ path = '~/a' }]",
         "version = 1\n[sessions.a]\nfiles = [{ path = '/a', content = '' }]",
         "version = 1\n[sessions.a]\nworkspace = { mode = 'bind' }",

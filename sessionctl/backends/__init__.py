@@ -63,7 +63,16 @@ class Backend(Protocol):
     def probe(self, spec: SessionSpec | None = None) -> Sequence[Refusal]:
         """Why this backend cannot run here; with `spec`, which of its fields it cannot enforce.
 
+        Limits are named (as ``limits.memory``) whether or not they are declared as best effort, but
+        for ``limits.wall``, which is not the backend's.
+
         Empty when it can. Never raises, changes nothing.
+        """
+
+    def strikes(self, target: Observed) -> Mapping[str, int]:
+        """How often each limit of `target` has struck so far, such as ``{"memory": 1}``.
+
+        Only those that can be counted are there; a count begins anew when the sandbox is started.
         """
 
     def examine(self) -> Sequence[Finding]:

@@ -7,6 +7,7 @@ On disk, below the project's state directory::
     sessions/<name>/<id>/mark    what the sandbox was made of; written last, removed first
     sessions/<name>/<id>/info    bwrap's own words on what it started; there while it may run
     sessions/<name>/<id>/run     its pid 1, with the proof that it is the one
+    sessions/<name>/<id>/groups  the cgroups it has, when it has limits; there while they may be
     sessions/<name>/<id>/log     what bwrap complained about at the last start
 
 A sandbox is a directory with a mark. It runs when its pid 1 lives, and that is asked of the kernel
@@ -26,7 +27,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sessionctl import beneath
 from sessionctl.backends import Command, Context, Finding, Refusal
@@ -38,6 +39,7 @@ from sessionctl.model import (
     Declaration,
     Digests,
     Effect,
+    LimitsSpec,
     MountSpec,
     Observed,
     SessionSpec,
@@ -49,12 +51,17 @@ from sessionctl.model import (
     require_name,
 )
 
+if TYPE_CHECKING:
+    from sessionctl.backends.bubblewrap.limits import Group
+
 OWNER = 300_000
 """Host uid and gid of root's sandboxes: no account's."""
 
 _NAME = "bubblewrap"
 _FORM = 1
 """Version of the mark's form."""
+_GROUP_WAIT = 5.0
+"""Seconds until a cgroup whose processes were killed has none any more."""
 _START_TIMEOUT = 30.0
 """Seconds that mounting may take: a busy disk is no reason to fail, a hung one is."""
 _SETTLE_TIMEOUT = 10.0
@@ -121,6 +128,14 @@ class Backend:
 
         return host.examine(self._directory, self.owner)
 
+    def strikes(self, target: Observed) -> Mapping[str, int]:
+        made = self._groups(*self._require_place(target))
+        if not made:
+            return {}
+        from sessionctl.backends.bubblewrap import limits
+
+        return limits.strikes(made)
+
     def observe(self, *, session: str | None = None, deep: bool = False) -> Sequence[Observed]:
         boot = alive.boot_id()
         try:
@@ -148,6 +163,8 @@ class Backend:
 
     def _observe(self, name: str, id: str, boot: str) -> Observed:
         life = self._life(name, id, boot)
+        if life is None and os.path.exists(self._file(name, id, "groups")):
+            self._release_groups(name, id, boot)
         pid, started_at = (life.pid, life.started_at) if life else (None, None)
         try:
             mark = _Mark.load(_read(self._file(name, id, "mark")), self._directory)
@@ -166,7 +183,17 @@ class Backend:
             started_at=started_at,
             drift=self._drift(mark, name, id) or (life and self._astray(mark, life.pid)) or "",
             clashes=mark.clashes,
+            not_enforced=self._not_enforced(mark, running=life is not None),
         )
+
+    def _not_enforced(self, mark: _Mark, *, running: bool) -> tuple[str, ...]:
+        declared = LimitsSpec.of(mark.made_of.data)
+        if declared == LimitsSpec():
+            return ()
+        from sessionctl.backends.bubblewrap import limits
+
+        there = {group.limit for group in self._groups(mark.session, mark.id)} if running else limits.means().limits
+        return tuple(each.what.removeprefix("limits.") for each in limits.unenforced(declared, there, ""))
 
     def _drift(self, mark: _Mark, name: str, id: str) -> str:
         if mark.form > _FORM:
@@ -233,9 +260,14 @@ class Backend:
     def update(self, target: Observed, spec: SessionSpec) -> Observed:
         mark = self._load(target)
         boot = alive.boot_id()
-        effects: set[Effect] = {"in-place"} if self._life(target.session, target.id, boot) else {"in-place", "restart"}
+        life = self._life(target.session, target.id, boot)
+        effects: set[Effect] = {"in-place"} if life else {"in-place", "restart"}
         before = mark.made_of.spec.data()  # a mark of an earlier release lacks what came later
         declaration = Declaration.of(SessionSpec.from_data(_merged(before, spec.data(), effects)))
+        declared = LimitsSpec.of(declaration.data)
+        if life is not None and declared != LimitsSpec.of(mark.made_of.data):
+            self._require_enforced(mark._replace(made_of=declaration))
+            self._limit(target.session, target.id, declared, life)
         files, clashes = self._inject(target.session, declaration, mark)
         mark = mark._replace(made_of=declaration, files=files, clashes=clashes)
         beneath.publish(self._file(target.session, target.id, "mark"), mark.dump(self._directory))
@@ -246,6 +278,7 @@ class Backend:
         boot = alive.boot_id()
         life = self._life(target.session, target.id, boot)
         if life is None:
+            self._require_enforced(mark)
             self._make_directories(target.session)  # a prune that was killed may have taken the home
             with self._locked(target.session) as (lock, free):
                 if not free:
@@ -254,7 +287,8 @@ class Backend:
                     # Who holds the lock knows that no sandbox of the session lives, whatever was left behind.
                     for id in filter(is_id, os.listdir(self._session(target.session))):
                         self._forget_life(target.session, id)
-                    life = self._spawn(mark, lock, boot)
+                    made = self._make_groups(mark.session, mark.id, LimitsSpec.of(mark.made_of.data))
+                    life = self._spawn(mark, lock, boot, made)
         if not os.path.exists(self._file(target.session, target.id, "run")):
             # Not synced: it is worth nothing after a power cut, and cut short it is as if it were not there.
             _write(self._file(target.session, target.id, "run"), json.dumps(life).encode())
@@ -315,11 +349,88 @@ class Backend:
             machine=self._machine,
             owner=self.owner,
             host_network=mark.made_of.data["network"] == "host",
+            **self._limits_of_a_command(mark),
         )
 
     # --- how -------------------------------------------------------------------------------------
 
-    def _spawn(self, mark: _Mark, lock: int, boot: str) -> Life:
+    # Limits: which cgroups there are is written down before they are made, and as long as they may be.
+
+    def _require_enforced(self, mark: _Mark) -> None:
+        """`BackendError` when a limit that must hold cannot: the machine, or who we are, changed since the plan."""
+        declared = LimitsSpec.of(mark.made_of.data)
+        if declared.enforce == "strict" and declared != LimitsSpec():
+            for refusal in _unsupported_limits(declared):
+                raise BackendError(f"{refusal.what}: {refusal.why}", hint=refusal.remedy)
+
+    def _limits_of_a_command(self, mark: _Mark) -> dict[str, Any]:
+        """What `launching.entering` must know of limits."""
+        declared, made = LimitsSpec.of(mark.made_of.data), self._groups(mark.session, mark.id)
+        if declared == LimitsSpec() and not made:
+            return {}
+        from sessionctl.backends.bubblewrap import limits
+
+        return {
+            "groups": [group.procs for group in made],
+            "rlimits": limits.rlimits(declared, made),
+            "processors": limits.processors(declared, made, mark.id, os.sched_getaffinity(0)),
+        }
+
+    def _groups(self, name: str, id: str) -> list[Group]:
+        try:
+            content = _read(self._file(name, id, "groups"))
+        except FileNotFoundError:
+            return []
+        from sessionctl.backends.bubblewrap import limits
+
+        return limits.load(content)
+
+    def _make_groups(self, name: str, id: str, declared: LimitsSpec) -> list[Group]:
+        """The cgroups of a sandbox, with the values of `declared`. Those that it has already stay, also unlimited."""
+        made = self._groups(name, id)
+        if declared == LimitsSpec() and not made:
+            return []
+        from sessionctl.backends.bubblewrap import limits
+
+        if declared != LimitsSpec():
+            wanted = limits.groups(declared, limits.means(), self._project, name, id)
+            more = [group for group in wanted if group.limit not in {each.limit for each in made}]
+            if more:
+                made += more
+                beneath.publish(self._file(name, id, "groups"), limits.dump(made))
+        limits.make(made, declared)
+        return made
+
+    def _limit(self, name: str, id: str, declared: LimitsSpec, life: Life) -> None:
+        """Limits a running sandbox to `declared`, with all that runs in it."""
+        from sessionctl.backends.bubblewrap import limits
+
+        made = self._make_groups(name, id, declared)
+        space = alive.pid_namespace(life.pid)
+        if not space:
+            raise BackendError(f"the processes of {name} cannot be found", hint=f"sessionctl stop {name}")
+        # Again until none is new: one that was being moved may have had a child, which is where it was.
+        moved: set[int] = set()
+        while new := set(alive.members(space)) - moved:
+            limits.take_in(made, new)
+            moved |= new
+
+    def _remove_groups(self, name: str, id: str, wait: float = _GROUP_WAIT) -> None:
+        made = self._groups(name, id)
+        if made:
+            from sessionctl.backends.bubblewrap import limits
+
+            limits.remove(made, wait)
+        with suppress(FileNotFoundError):
+            os.unlink(self._file(name, id, "groups"))
+
+    def _release_groups(self, name: str, id: str, boot: str) -> None:
+        """Removes the cgroups of a sandbox that has ended by itself, unless it is just being started or stopped."""
+        with self._locked(name) as (_, free):
+            if free and self._pid1(name, id, boot) is None:
+                self._remove_groups(name, id, wait=0)
+
+    def _spawn(self, mark: _Mark, lock: int, boot: str, groups: Sequence[Group]) -> Life:
         """Starts bwrap, and returns when its pid 1 has become our init, which holds `lock` from then on.
 
         bwrap itself only waits then: it is ended, so that nobody has to reap it later.
@@ -353,7 +464,8 @@ class Backend:
             numbers = map(str, data)
             plain = [next(numbers) if isinstance(word, bytes) else word for word in words]
             real = [mount.source for mount in spec.mounts] if self.owner else []
-            command = launching.starting(bwrap, ["--info-fd", str(info), *plain], sources, self.owner, real)
+            joined = [group.procs for group in groups]
+            command = launching.starting(bwrap, ["--info-fd", str(info), *plain], sources, self.owner, real, joined)
             child = process.spawn(
                 command.argv,
                 env=command.env,
@@ -477,6 +589,7 @@ class Backend:
         return alive.keeper(self._lock(name), f"{self._session(name)}/home")
 
     def _forget_life(self, name: str, id: str) -> None:
+        self._remove_groups(name, id)
         for file in ("run", "info"):
             with suppress(FileNotFoundError):
                 os.unlink(self._file(name, id, file))
@@ -519,7 +632,16 @@ def _unsupported(spec: SessionSpec) -> list[Refusal]:
         if mount.path.startswith(f"{HOME}/") and os.path.isfile(mount.source):
             why = f"a file cannot be mounted in the home ({mount.path})"
             refusals.append(Refusal("mounts", why, "mount its directory, or use `files`"))
-    return refusals
+    return [*refusals, *_unsupported_limits(spec.limits)]
+
+
+def _unsupported_limits(declared: LimitsSpec) -> list[Refusal]:
+    if declared == LimitsSpec():
+        return []
+    from sessionctl.backends.bubblewrap import limits
+
+    found = limits.means()
+    return limits.unenforced(declared, found.limits, found.missing)
 
 
 def _mounted(mount: MountSpec) -> int:

@@ -129,6 +129,11 @@ def populations() -> dict[str, int]:
     return count
 
 
+def members(space: str) -> list[int]:
+    """The processes in the pid namespace that the kernel calls `space`."""
+    return [pid for pid in processes() if pid_namespace(pid) == space]
+
+
 def pid_namespace(pid: int) -> str:
     """The kernel's name of the pid namespace that `pid` lives in; empty when it cannot be told."""
     try:

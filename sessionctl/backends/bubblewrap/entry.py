@@ -15,6 +15,9 @@ Environment, all that is read:
     OWNER       ``uid gid`` to become first; only when root calls
     FILTER      the seccomp program, in hex
     LAUNCHER    the launcher, in hex
+    GROUPS      files, one a line, that ARGV is written to: the sandbox's cgroups; may be missing
+    RLIMITS     ``number:value`` of each resource limit for ARGV, and
+    CPUS        the processors it may run on, with spaces between; both may be missing
     PLACES      directories with ``:`` between; ARGV starts in the first that can be entered
     NETWORK     ``host``: the sandbox is in our network; else that is an error
     TTY         ``1``: ARGV gets a terminal of the sandbox, and ours is relayed to it
@@ -71,6 +74,9 @@ def main() -> "NoReturn":
         argv = [os.fsencode(word) for word in sys.argv[sys.argv.index("--") + 1 :]]
         seccomp = bytes.fromhex(given[b"FILTER"].decode())
         launcher = sealed(bytes.fromhex(given[b"LAUNCHER"].decode()))
+        groups = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in given.get(b"GROUPS", b"").splitlines()]
+        rlimits = [tuple(map(int, each.split(b":"))) for each in given.get(b"RLIMITS", b"").split()]
+        cpus = [int(number) for number in given.get(b"CPUS", b"").split()]
         signals = hold_signals()
         if b"OWNER" in given:
             become(*map(int, given[b"OWNER"].split()))
@@ -86,10 +92,15 @@ def main() -> "NoReturn":
         try:
             os.close(ours)
             die_with_parent(alive)
+            # By who opened them, not by who writes: all power over them may be gone. And not the parent:
+            # what waits for ARGV is not to be killed for what the sandbox uses.
+            for group in groups:
+                os.write(group, b"0")
             os.setsid()
             relay.take()
             reset_signals()
             start_in(given[b"PLACES"].split(b":"))
+            take_limits(rlimits, cpus)
             give_up_power(seccomp)
             execute(argv, env, launcher)
         except BaseException as error:
@@ -230,6 +241,13 @@ def start_in(places: list[bytes]) -> None:
             break
         except OSError:
             continue
+
+
+def take_limits(rlimits: "list[tuple[int, ...]]", cpus: list[int]) -> None:
+    for number, value in rlimits:
+        checked(libc.setrlimit(number, (ctypes.c_ulong * 2)(value, value)), "setrlimit")
+    if cpus:
+        os.sched_setaffinity(0, cpus)
 
 
 def give_up_power(seccomp: bytes) -> None:

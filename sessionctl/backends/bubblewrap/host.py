@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from sessionctl.backends import Finding
-from sessionctl.backends.bubblewrap import profile, seccomp
+from sessionctl.backends.bubblewrap import limits, profile, seccomp
 from sessionctl.errors import BackendError, CommandError, SessionctlError
 from sessionctl.model import Workspace
 
@@ -99,7 +99,8 @@ def examine(directory: str, owner: tuple[int, int] | None) -> Sequence[Finding]:
     overlay = _trial(directory, bwrap, machine, owner, layered=True)
     if not overlay:
         names = ("user namespaces", "system call filter", "overlay file system")
-        return [*found, *(Finding(True, name, "works") for name in names)]
+        limited = Finding(True, "limits", limits.summary(limits.means()))
+        return [*found, *(Finding(True, name, "works") for name in names), limited]
     isolation = _trial(directory, bwrap, machine, owner, layered=False)
     if isolation:
         return [*found, Finding(False, "user namespaces", isolation, _namespace_remedy())]

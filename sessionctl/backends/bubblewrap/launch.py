@@ -9,6 +9,7 @@ Environment, all that is read:
     OWNER         ``uid gid`` to become first; only when root calls
     SOURCE_<n>    a path that is mounted at /run/<n>; with OWNER only
     REAL_<n>      ``1``: no component of that path may be a symlink
+    GROUPS        files, one a line, that this process is written to first: the cgroups of the sandbox
     WATCH         ``1``: wait for bwrap, exit with the program's code, or with 125 when bwrap failed
     DATA_<n>      hex; the n-th word becomes the number of a descriptor that holds these bytes
 
@@ -39,6 +40,9 @@ def main() -> "NoReturn":
         words = sys.argv[sys.argv.index("--") + 1 :]
         if given.get("WATCH") == "1":
             libc.syscall(SYS_CLOSE_RANGE, 3, ctypes.c_uint(0xFFFFFFFF), 0)
+        for path in given.get("GROUPS", "").splitlines():
+            with open(path, "w") as file:
+                file.write("0")
         libc.syscall(SYS_KEYCTL[os.uname().machine], KEYCTL_JOIN_SESSION_KEYRING, None)  # see entry.py
         if "OWNER" in given:
             offer(

@@ -31,18 +31,26 @@ def entering(
     machine: str,
     owner: Owner,
     host_network: bool = False,
+    groups: Sequence[str] = (),
+    rlimits: Mapping[int, int] | None = None,
+    processors: Sequence[int] = (),
 ) -> Command:
     """Runs `argv` in the sandbox whose pid 1 is `pid`, with `env` as its whole environment.
 
-    It is refused when the sandbox is in the host's network, unless `host_network`.
+    It is refused when the sandbox is in the host's network, unless `host_network`. `groups` are the
+    files of the cgroups it joins, `rlimits` resource limits by number, `processors` those it may
+    use, all when there are none.
     """
     helper = {
         "PID": f"{pid} {start}",
-        "FILTER": seccomp.program(machine).hex(),
+        "FILTER": seccomp.program(machine, pinned=bool(processors)).hex(),
         "LAUNCHER": elf.executable(machine, "launch").hex(),
         "PLACES": f"{WORKSPACE}:{HOME}",
         **({"TTY": "1"} if tty else {}),
         **({"NETWORK": "host"} if host_network else {}),
+        **_joining(groups),
+        **({"RLIMITS": " ".join(f"{number}:{value}" for number, value in rlimits.items())} if rlimits else {}),
+        **({"CPUS": " ".join(map(str, processors))} if processors else {}),
         **_identity(owner),
         **{f"_{name}": value for name, value in env.items()},
     }
@@ -58,13 +66,22 @@ def watching(bwrap: str, words: Sequence[profile.Word], sources: Sequence[str], 
 
 
 def starting(
-    bwrap: str, words: Sequence[str], sources: Sequence[str], owner: Owner, real: Sequence[str] = ()
+    bwrap: str,
+    words: Sequence[str],
+    sources: Sequence[str],
+    owner: Owner,
+    real: Sequence[str] = (),
+    groups: Sequence[str] = (),
 ) -> Command:
-    """Runs bwrap with `words`: by way of launch.py where bwrap must not run as who we are."""
-    script = _script("launch") if owner else ()
+    """Runs bwrap with `words`: by way of launch.py where bwrap must not run as who we are, or joins `groups`."""
+    script = _script("launch") if owner or groups else ()
     offered = _offer([*sources, *real], owner)
     links = {f"REAL_{n}": "1" for n in range(len(sources), len(sources) + len(real))}
-    return Command((*script, profile.move(bwrap, sources), *words), {**offered, **links})
+    return Command((*script, profile.move(bwrap, sources), *words), {**offered, **links, **_joining(groups)})
+
+
+def _joining(groups: Sequence[str]) -> dict[str, str]:
+    return {"GROUPS": "\n".join(dict.fromkeys(groups))} if groups else {}
 
 
 def _offer(sources: Sequence[str], owner: Owner) -> dict[str, str]:

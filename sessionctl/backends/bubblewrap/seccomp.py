@@ -102,6 +102,7 @@ _NOT_PERMITTED = tuple(name for name in CALLS if name not in (*_NO_SUCH_CALL, *_
 _NEW_NAMESPACE = 0x7E020000
 # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}. Not CLONE_NEWTIME (0x80): in clone() that bit belongs to
 # the exit signal, and only clone3 and unshare, both refused, read it as a flag.
+_SET_AFFINITY = (203, 122)  # sched_setaffinity
 _FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing into somebody else's terminal
 _PERSONALITIES = (0, 0xFFFFFFFF, 0x40000)  # plain, "which?", ADDR_NO_RANDOMIZE (debuggers)
@@ -115,8 +116,11 @@ _Instruction = tuple[int, int, int, int]
 """Code, jump when true, jump when false (both: instructions to skip), operand."""
 
 
-def program(machine: str) -> bytes:
-    """The filter for `machine`, ``struct sock_filter`` after another. `ValueError` where there is none."""
+def program(machine: str, *, pinned: bool = False) -> bytes:
+    """The filter for `machine`, ``struct sock_filter`` after another. `ValueError` where there is none.
+
+    With `pinned`, a process may not choose other processors than those it was given.
+    """
     column = MACHINES.index(machine)
     call = {name: numbers[column] for name, numbers in CALLS.items()}
     rules: list[_Instruction] = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, _AUDIT_ARCH[machine]), _answer(_KILL_PROCESS)]
@@ -132,6 +136,8 @@ def program(machine: str) -> bytes:
         rules += _of(call[name], _only(0, _FAMILIES, errno.EAFNOSUPPORT))
     rules += _of(call["ioctl"], _never(1, _TERMINAL_INPUT, errno.EPERM))
     rules += _of(call["personality"], _only(0, _PERSONALITIES, errno.EPERM))
+    if pinned:
+        rules += [(_EQUAL, 0, 1, _SET_AFFINITY[column]), _refuse(errno.EPERM)]
     rules += [_answer(_ALLOW)]
     return b"".join(struct.pack("<HBBI", *rule) for rule in rules)
 
