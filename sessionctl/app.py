@@ -468,7 +468,8 @@ class Project:
             if name in known:
                 raise UsageError(f"{name} has no sandbox", hint="run `sessionctl apply`")
             raise _unknown(name, {*known, *self.declared})  # a manifest that cannot be read is the better answer
-        best = max(found, key=lambda o: (record is not None and o.id == record.sandbox, o.id))
+        # What runs is the session: after a replace that failed in its setup the record still names the one before.
+        best = max(found, key=lambda o: (o.status == "running", record is not None and o.id == record.sandbox, o.id))
         return best, record
 
     def exec(

@@ -181,25 +181,28 @@ def relay(
     timeout: float | None = None,
     keep: int,
     show: bool = True,
+    apart: bool = False,
 ) -> Relayed:
     """Runs `argv`; its output is passed on as it comes (with `show`) and its tail kept.
 
     Returns when the program ends, even if something it left behind still holds its output open:
     what that writes later goes nowhere, and does not end it. SIGINT, SIGTERM and SIGHUP that reach
-    us are passed on to it; it decides when to end.
+    us are passed on to it; it decides when to end. With `apart` none is, nor does Ctrl-C reach it:
+    what is begun is finished.
     """
+    import contextlib
     import selectors
     import time
 
     tails = {1: bytearray(), 2: bytearray()}
     truncated = False
-    with spawn(argv, env=env, stdin=stdin, stdout=PIPE, stderr=PIPE) as child:
+    with spawn(argv, env=env, stdin=stdin, stdout=PIPE, stderr=PIPE, new_session=apart) as child:
         assert child.stdout is not None and child.stderr is not None
         pidfd = os.pidfd_open(child.pid)
         streams = {child.stdout.fileno(): 1, child.stderr.fileno(): 2}
         deadline = time.monotonic() + timeout if timeout is not None else None
         timed_out = ended = False
-        with _passing_on(child.pid), selectors.DefaultSelector() as selector:
+        with contextlib.nullcontext() if apart else _passing_on(child.pid), selectors.DefaultSelector() as selector:
             for fd in (pidfd, *streams):
                 os.set_blocking(fd, False)
                 selector.register(fd, selectors.EVENT_READ)

@@ -125,7 +125,7 @@ class _Steps:
         for line in spec.setup:
             self.site.progress(f"{lane.session}: {line}")
             command = backend.command(target, ("sh", "-c", line), env=secrets)
-            ended = process.relay(command.argv, env=command.env, timeout=wall, keep=keep, show=False)
+            ended = process.relay(command.argv, env=command.env, timeout=wall, keep=keep, show=False, apart=True)
             if ended.code:
                 streams = (ended.stdout, ended.stderr)
                 tails = (secret.masked(s, secrets.values(), skip=max(0, len(s) - SETUP_TAIL)) for s in streams)

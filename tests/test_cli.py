@@ -769,6 +769,19 @@ def test_setup_runs_once_and_a_failed_one_is_run_again(repository: Repository) -
     assert repository.inside("api", "cat log.log").out == "ran\nran\n"
 
 
+def test_a_replace_that_fails_in_its_setup_can_be_stopped(repository: Repository) -> None:
+    repository.declare('[sessions.api]\nsetup = ["true"]\n')
+    repository.apply()
+    repository.declare('[sessions.api]\nsetup = ["false"]\n')
+    repository.apply(code=1)
+    assert repository.session("api")["observed"] == "running"
+    assert repository.run("stop", "api").out == "api: stopped\n"
+    assert repository.session("api")["observed"] == "stopped"
+    repository.declare('[sessions.api]\nsetup = ["true"]\n')
+    repository.apply()
+    repository.run("plan", "--exit-code")
+
+
 def test_a_failing_session_leaves_the_others_alone(repository: Repository) -> None:
     repository.declare('[sessions.bad]\nsetup = ["false"]\n[sessions.good]\n')
     said = repository.apply(code=1)
