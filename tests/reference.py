@@ -96,15 +96,16 @@ def _actions(give: Give) -> list[argparse.Action]:
 
 def commands() -> str:
     """A section for each command, and one for the options that all have."""
-    return "\n\n".join([*(_command(name, command) for name, command in cli.COMMANDS.items()), _everywhere()])
+    return "\n\n".join([*(_command(name, place.summary) for name, place in cli.COMMANDS.items()), _everywhere()])
 
 
-def _command(name: str, command: cli.Command) -> str:
+def _command(name: str, summary: str) -> str:
+    command = cli.command_of(name)
     actions = _actions(command.options)
     words = [_positional(action) for action in actions if not action.option_strings]
     usage = " ".join(["sessionctl", name, *(["[OPTION ...]"] if len(words) < len(actions) else []), *words])
     examples = "\n".join(line.strip() for line in command.examples.splitlines())
-    parts = [f"### {name}", f"{command.summary}. {command.detail}".strip(), f"```text\n{usage}\n```"]
+    parts = [f"### {name}", f"{summary}. {command.detail}".strip(), f"```text\n{usage}\n```"]
     return "\n\n".join([*parts, *_options(actions), f"For example:\n\n```text\n{examples}\n```"])
 
 

@@ -98,7 +98,7 @@ def test_what_is_allowed_in_one_place_is_only_there(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_the_doors_print_and_exit(path: Path) -> None:
-    if path.stem in PRINTS:
+    if path.stem in PRINTS or room(path) in PRINTS:
         return
     calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     names = {func.id for func in calls if isinstance(func, ast.Name)}

@@ -1,0 +1,80 @@
+"""What the commands share: how a command is described, and options that several have."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from sessionctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from sessionctl.app import Project
+
+
+class Command(NamedTuple):
+    """One command: its options, what it does, and what its help page says beside its summary."""
+
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    """Returns the exit code."""
+    examples: str
+    detail: str = ""
+
+
+def open_project(args: argparse.Namespace) -> Project:
+    from sessionctl.app import Project
+
+    return Project(
+        args.root,
+        file=args.file,
+        state_dir=args.state_dir,
+        jobs=getattr(args, "jobs", None),
+        overrides=args.overrides or (),
+    )
+
+
+def no_options(parser: argparse.ArgumentParser) -> None:
+    return
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout and nothing else")
+
+
+def names_option(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument("names", metavar="NAME", nargs="*", help=help)
+
+
+def some_names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", metavar="NAME", nargs="+", help="a session")
+
+
+def name_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a session")
+
+
+def name_and_json(parser: argparse.ArgumentParser) -> None:
+    name_option(parser)
+    json_option(parser)
+
+
+def approval_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument("--no-input", action="store_true", help="never ask: without --yes, nothing is done")
+    parser.add_argument("--jobs", type=positive, metavar="N", help="sessions at a time")
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    from sessionctl.units import parse_duration
+
+    try:
+        return parse_duration(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(f"{error} ({error.hint})") from None
