@@ -148,11 +148,12 @@ def shared_spaces(pid: int) -> list[str]:
     return [name for name in spaces if os.readlink(f"/proc/{pid}/ns/{name}") == os.readlink(f"/proc/self/ns/{name}")]
 
 
-def end(pid: int, start: int, timeout: float = 30.0) -> None:
+def end(pid: int, start: int, timeout: float = 120.0) -> None:
     """Kills the process `pid` that started at `start`, and returns when it is gone.
 
     As pid 1 it takes its whole namespace with it: the kernel reports its end after theirs.
-    `BackendError` when that takes more than `timeout` seconds.
+    `BackendError` when that takes more than `timeout` seconds: the kernel writes all that is unwritten
+    on the disk of an overlay when its last mount goes.
     """
     import select
     import signal
