@@ -321,7 +321,7 @@ class Mount(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """What a backend must mount at `WORKSPACE`, as workspace.py made it on the host.
+    """What a backend must mount at `WORKSPACE`, as the package workspace made it on the host.
 
     With `lower`, the directories are stacked (bottom first) under `upper`, which takes the writes;
     `scratch` is the empty directory on the same file system that overlayfs wants beside it.

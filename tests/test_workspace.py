@@ -1,4 +1,4 @@
-"""What workspace.py promises: whole checkouts, nothing of the host in them, no work ever emptied."""
+"""What the package workspace promises: whole checkouts, nothing of the host in them, no work ever emptied."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ class Backend(Protocol):
     def remove(self, target: Observed) -> None:
         """Removes one stopped sandbox: its mark first, then its files. Absent already is done.
 
-        The session's own files, its work and home, stay: they are workspace.py's.
+        The session's own files, its work and home, stay: they are the package workspace's.
         """
 
     def command(

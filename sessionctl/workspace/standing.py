@@ -1,0 +1,99 @@
+"""What a session's work stands on, kept beside the work where no sandbox can write. Reads and writes that file only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from sessionctl import beneath
+from sessionctl.beneath import StrPath
+from sessionctl.errors import GitError
+from sessionctl.model import Workspace, require_name
+
+Owner = tuple[int, int] | None
+"""The uid and gid that what a sandbox may write must belong to; None: our own."""
+Progress = Callable[[str], None]
+"""Is told, for people, what takes long."""
+
+
+class Recipe(NamedTuple):
+    """All that a base layer is made of. The same recipe gives the same layer."""
+
+    commit: str
+    history: str
+    submodules: bool
+    lfs: bool
+    identity: tuple[str, str]
+    """Name and e-mail address that commits are made with inside; empty: none."""
+
+    @property
+    def key(self) -> str:
+        """What the layer's directory is called; the 1 is the version of how layers are made."""
+        return hashlib.sha256(json.dumps([1, *self]).encode()).hexdigest()[:24]
+
+
+class Standing(NamedTuple):
+    """What a session's work stands on, as its ``workspace.json`` says."""
+
+    mode: str
+    recipe: Recipe | None
+    """None where there is no git."""
+    workspace: Workspace
+    included: tuple[str, ...]
+    """Untracked files of the user that were copied in; they are not copied twice."""
+
+
+def load_standing(directory: StrPath, name: str) -> Standing | None:
+    """What the work of session `name` stands on; None when it has no work. `GitError` when it cannot be told."""
+    file = os.path.join(directory, "sessions", require_name(name), "workspace.json")
+    try:
+        with open(file, "rb") as opened:
+            data = json.load(opened)
+        made_of = data["recipe"]
+        recipe = None
+        if made_of is not None:
+            commit, history, submodules, lfs, (who, address) = made_of
+            recipe = Recipe(commit, history, submodules, lfs, (who, address))
+        return Standing(
+            str(data["mode"]),
+            recipe,
+            Workspace.from_data(data["workspace"], os.fspath(directory)),
+            tuple(data["included"]),
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise GitError(
+            f"{file} cannot be read: {error}", hint="its files are untouched; restore or remove it"
+        ) from error
+
+
+def save_standing(directory: StrPath, name: str, standing: Standing) -> None:
+    data = {
+        "mode": standing.mode,
+        "recipe": standing.recipe,
+        "workspace": standing.workspace.data(os.fspath(directory)),
+        "included": standing.included,
+    }
+    beneath.publish(os.path.join(directory, "sessions", name, "workspace.json"), json.dumps(data).encode())
+
+
+def layers(workspace: Workspace) -> tuple[str, ...]:
+    """The directories of `workspace`, top first, as `beneath` and `git.read_head` read them."""
+    return (workspace.upper, *reversed(workspace.lower))
+
+
+def fingerprint(upper: str, limit: int = 20_000) -> str:
+    """Changes when anything in `upper` does; opaque. Empty: not looked, there are more than `limit` entries."""
+    seen = hashlib.sha256()
+    try:
+        for number, entry in enumerate(beneath.walk(upper)):
+            if number >= limit:
+                return ""
+            seen.update(repr(entry).encode("utf-8", "surrogatepass"))
+    except OSError:
+        return ""
+    return seen.hexdigest()[:32]

@@ -1,0 +1,114 @@
+"""The directories of one session: its work and its home. They are made, and removed, whole.
+
+May not decide whether something may be removed, or look into what an agent wrote.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from sessionctl import beneath
+from sessionctl.beneath import StrPath
+from sessionctl.errors import GitError
+from sessionctl.model import is_id, is_name, require_name
+from sessionctl.workspace import bases
+from sessionctl.workspace.places import directories, give
+from sessionctl.workspace.standing import Owner, Standing, save_standing
+
+
+def begin(directory: StrPath, name: str, owner: Owner, standing: Standing, files: dict[str, bytes]) -> Standing:
+    """Fresh work that holds `files`, and `standing` with its directories filled in, written down.
+
+    What it stands on is written before the work is moved into place, so that work which is there
+    always says what it stands on.
+    """
+    session = os.path.join(directory, "sessions", name)
+    final, fresh = os.path.join(session, "work"), os.path.join(session, "work.new")
+    directories(session, owner)
+    if os.path.lexists(final):
+        raise GitError(
+            f"{final} is there, but not {session}/workspace.json, which says what it stands on",
+            hint=f"restore that file; or move {final} away, and {name} begins anew",
+        )
+    beneath.remove_tree(fresh)
+    os.mkdir(fresh, 0o700 if owner is None else 0o711)
+    give(os.path.join(fresh, "upper"), 0o755, owner)
+    scratch = ""
+    if standing.workspace.lower:
+        give(os.path.join(fresh, "scratch"), 0o700, owner)
+        scratch = os.path.join(final, "scratch")
+    for path, content in files.items():
+        beneath.write(os.path.join(fresh, "upper"), path, content, 0o644, owner)
+    stack = standing.workspace._replace(upper=os.path.join(final, "upper"), scratch=scratch)
+    standing = standing._replace(workspace=stack)
+    save_standing(directory, name, standing)
+    os.rename(fresh, final)
+    return standing
+
+
+def home(directory: StrPath, name: str, owner: Owner) -> str:
+    """The home directory of session `name`, made if it is not there."""
+    session = os.path.join(directory, "sessions", require_name(name))
+    directories(session, owner)
+    with contextlib.suppress(FileExistsError):
+        give(os.path.join(session, "home"), 0o700, owner)
+    return os.path.join(session, "home")
+
+
+def discard(directory: StrPath, name: str) -> None:
+    """Removes the work and the home of session `name`, and what they stood on. Absent already is done.
+
+    They are moved aside first: what a crash leaves of them is not taken for a session's work again.
+    The home is the first, since without the work nobody can say any more what it held. No sandbox may
+    have them mounted.
+    """
+    session = os.path.join(directory, "sessions", require_name(name))
+    for part in ("home", "work"):
+        beneath.remove_tree(os.path.join(session, f"{part}.discarded"))
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(os.path.join(session, part), os.path.join(session, f"{part}.discarded"))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(session, "workspace.json"))
+    leave(directory, name)
+
+
+def is_there(directory: StrPath, name: str) -> bool:
+    """Whether session `name` has work or a home."""
+    session = os.path.join(directory, "sessions", require_name(name))
+    return any(os.path.lexists(os.path.join(session, part)) for part in ("work", "home"))
+
+
+def leave(directory: StrPath, name: str) -> None:
+    """Removes what is left of session `name` when it has neither work nor home nor sandbox: a backend's lock."""
+    session = os.path.join(directory, "sessions", require_name(name))
+    for part in _HALF:
+        beneath.remove_tree(os.path.join(session, part))
+    if os.path.isdir(session) and not is_there(directory, name) and not any(map(is_id, os.listdir(session))):
+        beneath.remove_tree(session)
+
+
+_HALF = ("work.new", "work.discarded", "home.discarded")
+
+
+def sweep(directory: StrPath) -> None:
+    """Removes what a crash has left half-made or half-removed of sessions and base layers.
+
+    Whole things stay, used or not. Only while nobody else makes or removes any.
+    """
+    sessions = os.path.join(directory, "sessions")
+    beneath.sweep(os.fspath(directory))
+    for name in filter(is_name, _names(sessions)):
+        session = os.path.join(sessions, name)
+        for place in (".", "work", *filter(is_id, _names(session))):
+            if os.path.isdir(os.path.join(session, place)):
+                beneath.sweep(os.path.join(session, place))
+        leave(directory, name)
+    bases.sweep(directory)
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
