@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from sessionctl.executor import Outcome, Watcher
     from sessionctl.history import Depth, Reader
+    from sessionctl.keeping import Undone
+    from sessionctl.site import Site
+    from sessionctl.snapshots import PART, Operation, Snapshot
 
 LOCK_WAIT = 10.0
 """Seconds to wait for another sessionctl that is changing the same project."""
@@ -301,11 +304,26 @@ class Project:
                     if base not in resolved:
                         resolved[base] = git.resolve(self.repository, base)
                     bases[change.session] = self._continued(change) or resolved[base][0]
+                if change.kind == "create" and spec.parent:
+                    refusals += self._parent_refused(spec.name, spec.parent, world)
             except (GitError, UsageError) as error:
                 refusals = [f"{error}{f' ({error.hint})' if error.hint else ''}"]
             if refusals:
                 refused[change.session] = tuple(refusals)
         return world._replace(refused=refused, warned=warned, unenforced=unenforced, bases=bases)
+
+    def _parent_refused(self, name: str, parent: str, world: World) -> list[str]:
+        """Why `name` cannot be made as a copy of `parent`."""
+        if not any(each.session == parent and each.status != "partial" for each in world.observed):
+            if parent not in self.declared:
+                return [f"parent: there is no session {parent}"]
+            seen, above = [name], parent
+            while above in self.declared and self.declared[above].data.get("parent"):
+                if above in seen:
+                    return [f"parent: {' → '.join([*seen, above])} leads in a circle"]
+                seen.append(above)
+                above = self.declared[above].data["parent"]
+        return []
 
     @property
     def _ours(self) -> dict[str, str]:
@@ -376,7 +394,7 @@ class Project:
         if not plan.work and not os.path.lexists(self._unfinished):
             return ()
         from sessionctl.executor import execute
-        from sessionctl.steps import Site, steps
+        from sessionctl.steps import steps
 
         with self.changing(wait):
             now = self.plan(policy=plan.policy)
@@ -384,26 +402,44 @@ class Project:
                 raise ConflictError(
                     "something changed since this plan was made", hint="run the command again to see the new one"
                 )
-            site = Site(self.repository, self.directory, self.store, self.backend, self.reader, self._clock, progress)
-            self._sweep()
-            outcomes = execute(now, steps(site), jobs=self.settings.jobs, on=on, interrupted=interrupted)
+            site = self._site(progress)
+            operation = self._begun(site, "prune", [lane.session for lane in now.work if lane.removes])
+            outcomes = execute(now, steps(site, operation), jobs=self.settings.jobs, on=on, interrupted=interrupted)
             if plan.policy.prune:
                 self._release_bases()
-            if all(outcome.result != "failed" for outcome in outcomes):
-                os.unlink(self._unfinished)
+            if any(outcome.result == "failed" for outcome in outcomes):
+                self._keep_unfinished = True
         return outcomes
 
     @property
     def _unfinished(self) -> str:
-        """A file that is there while an apply is carried out, and after one that was killed or failed."""
+        """A file that is there while anything is changed, and after that was killed or failed."""
         return os.path.join(self.directory, "unfinished")
 
+    def _begun(self, site: Site, verb: str, sessions: Sequence[str]) -> str:
+        """The id of a new operation that can be undone; empty when there are no `sessions` that it would change."""
+        from sessionctl import snapshots
+
+        if not sessions:
+            return ""
+        operation = snapshots.Operation(site.new_id(), verb, self._clock(), tuple(sessions))
+        snapshots.save_operation(self.directory, operation)
+        return operation.id
+
+    def _site(self, progress: Callable[[str], None]) -> Site:
+        from sessionctl.site import Site
+
+        return Site(self.repository, self.directory, self.store, self.backend, self.reader, self._clock, progress)
+
     def _sweep(self) -> None:
-        """Takes away what an apply that did not come to its end has left half-made; begins another one."""
-        from sessionctl import workspace
+        """Finishes, or takes away, what a sessionctl that did not come to its end has left; begins another one."""
+        from sessionctl import snapshots, switching, workspace
 
         try:
             if os.path.lexists(self._unfinished):
+                self.backend(DEFAULT_BACKEND).recover()
+                switching.finish(self._site(lambda text: None))
+                snapshots.sweep(self.directory)
                 workspace.sweep(self.directory)
             else:
                 os.close(os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -418,7 +454,19 @@ class Project:
         """Holds the lock for changes to the project's set of sandboxes."""
         with self.store.lock(wait):
             self._forget_readings()
-            yield
+            self._sweep()
+            self._keep_unfinished = False
+            try:
+                yield
+            except BaseException:
+                self._keep_unfinished = True
+                raise
+            finally:
+                self._forget_readings()
+                if not self._keep_unfinished:
+                    os.unlink(self._unfinished)
+
+    _keep_unfinished = False
 
     def _forget_readings(self) -> None:
         self.__dict__.pop("reader", None)
@@ -435,10 +483,12 @@ class Project:
         self._with_git(rows, "head")
 
     def _release_bases(self) -> None:
-        """Removes the prepared checkouts that no session stands on any more."""
-        from sessionctl import workspace
+        """Removes the prepared checkouts that no session and no snapshot stands on any more."""
+        from sessionctl import snapshots, workspace
 
         mounted = {path for o in self.world().observed if o.workspace for path in o.workspace.lower}
+        kept = (path for each in snapshots.all_of(self.directory) for path in each.lower)
+        mounted |= {path if path.startswith("/") else os.path.join(self.directory, path) for path in kept}
         for key in workspace.unused_bases(self.directory, mounted):
             workspace.release_base(self.directory, key)
 
@@ -560,9 +610,16 @@ class Project:
         return state
 
     def start(self, name: str) -> bool:
-        """Starts the processes of a session again; whether it did not run already."""
-        self._sandbox(name)
+        """Starts the processes of a session again; whether it did not run already.
+
+        One whose files are there and whose sandbox is not, because something was killed, gets a new one.
+        """
+        from sessionctl import keeping, workspace
+
+        if not workspace.is_there(self.directory, require_name(name)):
+            self._sandbox(name)
         with self.changing():
+            keeping.revive(self._site(lambda text: None), name)
             target, record = self._sandbox(name)
             if target.status == "running":
                 return False
@@ -585,6 +642,92 @@ class Project:
         with self.store.writing():
             state = self._note_git(target, record, "changes", last_active=self._clock(), **changes)
             self.store.note(target.session, event, git=state)
+
+    # --- nothing is lost -------------------------------------------------------------------------
+
+    def snapshots(self, name: str | None = None) -> list[Snapshot]:
+        """The snapshots of a session, or of all there are or were, oldest first; discarded and damaged ones too."""
+        from sessionctl import snapshots
+
+        if name is None:
+            return snapshots.all_of(self.directory)
+        found = snapshots.of_session(self.directory, require_name(name))
+        known = {*self.store.records(), *self._declared_if_any()}
+        if not found and name not in known:
+            raise _unknown(name, known)
+        return found
+
+    def snapshot(
+        self, name: str, message: str = "", *, quiesce: str = "", progress: Callable[[str], None] = lambda text: None
+    ) -> Snapshot:
+        """Takes a snapshot of a session, running or stopped: workspace, agent and sandbox, whole and verified."""
+        from sessionctl import keeping
+
+        with self.changing():
+            return keeping.take(self._site(progress), name, message=message, quiesce=quiesce)
+
+    def restore(
+        self,
+        name: str,
+        snapshot: str | None = None,
+        *,
+        only: PART | None = None,
+        progress: Callable[[str], None] = lambda text: None,
+    ) -> tuple[Snapshot, Snapshot]:
+        """Brings a snapshot of the session back: by its id, which may be cut short, else the latest a person made.
+
+        That snapshot, and the one that the state before has become.
+        """
+        from sessionctl import keeping, snapshots
+
+        with self.changing():
+            chosen = snapshots.chosen(self.directory, require_name(name), snapshot)
+            return chosen, keeping.restore(self._site(progress), name, chosen, [only] if only else snapshots.PARTS)
+
+    def fork(
+        self, name: str, new: str, snapshot: str | None = None, *, progress: Callable[[str], None] = lambda text: None
+    ) -> Record:
+        """Makes session `new`, a copy of session `name` (of a snapshot of it) on a branch of its own; its record."""
+        from sessionctl import keeping, snapshots
+
+        if require_name(new) in self._declared_if_any():
+            raise UsageError(
+                f"{new} is declared in the manifest", hint=f'give it parent = "{name}", and apply makes it so'
+            )
+        with self.changing():
+            chosen = snapshots.chosen(self.directory, require_name(name), snapshot) if snapshot is not None else None
+            return keeping.fork(self._site(progress), require_name(name), new, chosen)
+
+    def discard(self, name: str, snapshot: str) -> Operation:
+        """Puts a snapshot into the trash. The operation, by which `undo` takes it out again."""
+        from sessionctl import keeping, snapshots
+
+        with self.changing():
+            chosen = snapshots.chosen(self.directory, require_name(name), snapshot)
+            return keeping.discard(self._site(lambda text: None), chosen)
+
+    def operations(self) -> list[Operation]:
+        """What was done that can be undone, or was, oldest first."""
+        from sessionctl import snapshots
+
+        return snapshots.operations(self.directory)
+
+    def undo(
+        self, operation: str | None = None, *, progress: Callable[[str], None] = lambda text: None
+    ) -> tuple[Operation, list[Undone]]:
+        """Undoes an operation, by its id, which may be cut short; else the last that was not undone."""
+        from sessionctl import keeping
+
+        with self.changing():
+            known = self.operations()
+            if operation is None:
+                found = [each for each in known if each.undone is None][-1:]
+            else:
+                found = [each for each in known if each.id == operation or each.id.rpartition("-")[2] == operation]
+            if not found:
+                what = "nothing was done that can be undone" if operation is None else f"no operation {operation!a}"
+                raise UsageError(what, hint="see `sessionctl undo --list`")
+            return found[0], keeping.undo(self._site(progress), found[0])
 
     def fetch(self, name: str) -> git.Fetched:
         """Brings the session's commits into the host repository, and its branch along if that is a fast-forward."""

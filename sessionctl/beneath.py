@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from typing import Literal, NamedTuple
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a directory is opened."""
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 # O_NONBLOCK: a FIFO opens without a writer, and a file the agent holds a lease on fails at once.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -60,7 +61,7 @@ def read(root: str, path: str, limit: int) -> bytes:
     regular file, or has more than `limit` bytes; any other `OSError` as the system gave it.
     """
     *parents, name = _parts(path)
-    fds = [_root(root)]
+    fds = [open_root(root)]
     try:
         _descend(fds, parents, path)
         return _content(name, fds[-1], limit, path)
@@ -75,7 +76,7 @@ def read_layered(layers: Sequence[str], path: str, limit: int) -> bytes:
     """
     *parents, name = _parts(path)
     for root in layers:
-        fds = [_root(root)]
+        fds = [open_root(root)]
         try:
             _descend(fds, parents, path)
             return _content(name, fds[-1], limit, path)
@@ -99,7 +100,7 @@ def list_layered(layers: Sequence[str], path: str, limit: int = 10_000) -> list[
     seen: dict[str, bool] = {}
     found = False
     for root in layers:
-        fds = [_root(root)]
+        fds = [open_root(root)]
         try:
             _descend(fds, parts, path)
             found = True
@@ -111,7 +112,7 @@ def list_layered(layers: Sequence[str], path: str, limit: int = 10_000) -> list[
                             or entry.is_dir(follow_symlinks=False)
                             or entry.is_symlink()
                         )
-                        seen[entry.name] = plain or not _is_whiteout(entry.stat(follow_symlinks=False))
+                        seen[entry.name] = plain or not is_whiteout(entry.stat(follow_symlinks=False))
                         if len(seen) > limit:
                             raise Unsafe(errno.EFBIG, f"has more than {limit} names", path)
             if _opaque(fds):
@@ -135,7 +136,7 @@ def walk(root: str) -> Iterator[Entry]:
     when `root` itself cannot be read, and `Unsafe` when a directory was moved while it was being
     walked: not to know is not the same as nothing there.
     """
-    fd = _root(root)
+    fd = open_root(root)
     try:
         frames = [_Frame.of("", fd)]
         prefix = ""
@@ -146,14 +147,14 @@ def walk(root: str) -> Iterator[Entry]:
                 if not frames:
                     return
                 prefix = prefix[: -len(frame.name) - 1]
-                fd = _ascend(fd, frames[-1].identity, prefix + frame.name)
+                fd = ascend(fd, frames[-1].identity, prefix + frame.name)
                 continue
             name, info = frame.pending.pop()
             if info is None or not stat.S_ISDIR(info.st_mode):
                 yield _entry(prefix + name, info)
                 continue
             try:
-                inner = os.open(name, _DIRECTORY, dir_fd=fd)
+                inner = os.open(name, DIRECTORY, dir_fd=fd)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                     yield _entry(prefix + name, info, readable=False)
@@ -194,14 +195,14 @@ class _Frame(NamedTuple):
                 except OSError:
                     pending.append((entry.name, None))
         pending.sort(key=itemgetter(0), reverse=True)
-        return cls(name, _identity(fd), pending)
+        return cls(name, identity(fd), pending)
 
 
 def _entry(path: str, info: os.stat_result | None, *, readable: bool = True) -> Entry:
     if info is None:
         return Entry(path, "unreadable", 0, 0, 0, 0)
     kind = _KINDS.get(stat.S_IFMT(info.st_mode), "other") if readable else "unreadable"
-    if _is_whiteout(info):
+    if is_whiteout(info):
         kind = "whiteout"
     return Entry(path, kind, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
 
@@ -222,7 +223,7 @@ def write(root: str, path: str, data: bytes, mode: int, owner: tuple[int, int] |
     *parents, name = _parts(path)
     fds = [os.open(os.path.dirname(root) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
     try:
-        fds.append(_root(root))
+        fds.append(open_root(root))
         _make(fds, parents, path, owner)
         _place(fds[-1], name, data, mode, owner=owner, beside=fds[0])
     finally:
@@ -234,7 +235,7 @@ def make_directory(root: str, path: str, owner: tuple[int, int] | None = None) -
 
     What is made belongs to `owner` (uid, gid) when it is given. `Unsafe` when a component is a symlink.
     """
-    fds = [_root(root)]
+    fds = [open_root(root)]
     try:
         _make(fds, _parts(path), path, owner)
     finally:
@@ -361,7 +362,7 @@ def _remove(parent: str, pending: list[list[str]]) -> None:
                     except (FileNotFoundError, NotADirectoryError):
                         retries = _again(retries)
                         continue
-                    above.append(_identity(fd))
+                    above.append(identity(fd))
                     os.close(fd)
                     fd = inner
                     pending.append(os.listdir(fd))
@@ -371,7 +372,7 @@ def _remove(parent: str, pending: list[list[str]]) -> None:
             if not above:
                 return
             pending.pop()
-            fd = _ascend(fd, above.pop(), pending[-1][-1])
+            fd = ascend(fd, above.pop(), pending[-1][-1])
             try:
                 os.rmdir(pending[-1][-1], dir_fd=fd)
             except FileNotFoundError:
@@ -404,7 +405,7 @@ def _unlocked(name: str, fd: int, device: int) -> int:
         if info.st_mode & 0o700 != 0o700:
             # An O_PATH descriptor takes no fchmod; its name in /proc is this inode and no other.
             os.chmod(f"/proc/self/fd/{handle}", 0o700)
-        return os.open(".", _DIRECTORY, dir_fd=handle)
+        return os.open(".", DIRECTORY, dir_fd=handle)
     finally:
         os.close(handle)
 
@@ -424,9 +425,10 @@ def _parts(path: str) -> list[str]:
     return parts
 
 
-def _root(root: str) -> int:
+def open_root(root: str) -> int:
+    """The directory at `root`, opened; `Unsafe` when it is none, or a link to one."""
     try:
-        return os.open(root, _DIRECTORY)
+        return os.open(root, DIRECTORY)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise Unsafe(error.errno, "is not a directory, or is a link to one", root) from None
@@ -441,7 +443,7 @@ def _descend(fds: list[int], parts: Sequence[str], path: str) -> None:
 
 def _directory(name: str, fd: int, path: str) -> int:
     try:
-        return os.open(name, _DIRECTORY, dir_fd=fd)
+        return os.open(name, DIRECTORY, dir_fd=fd)
     except OSError as error:
         raise _explained(error, name, fd, path, hides=True) from None
 
@@ -476,7 +478,7 @@ def _explained(error: OSError, name: str, fd: int, path: str, *, hides: bool) ->
         return type(unknown)(unknown.errno, unknown.strerror, path)
     if stat.S_ISLNK(info.st_mode):
         return Unsafe(errno.ELOOP, "a symbolic link is on the way", path)
-    if _is_whiteout(info) or (hides and not stat.S_ISDIR(info.st_mode)):
+    if is_whiteout(info) or (hides and not stat.S_ISDIR(info.st_mode)):
         return _Hidden(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if not hides and not stat.S_ISREG(info.st_mode):
         return Unsafe(errno.EINVAL, "is not a regular file", path)
@@ -487,18 +489,19 @@ def _absent(path: str) -> FileNotFoundError:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
-def _ascend(fd: int, identity: tuple[int, int], path: str) -> int:
+def ascend(fd: int, above: tuple[int, int], path: str) -> int:
     """The directory above `fd`, which is closed. ``..`` is believed only when it is the one we came
     from: an agent may have moved `fd`, and then `Unsafe` is raised and `fd` stays open."""
-    upper = os.open("..", _DIRECTORY, dir_fd=fd)
-    if _identity(upper) != identity:
+    upper = os.open("..", DIRECTORY, dir_fd=fd)
+    if identity(upper) != above:
         os.close(upper)
         raise Unsafe(errno.ESTALE, "was moved while it was being read", path)
     os.close(fd)
     return upper
 
 
-def _identity(fd: int) -> tuple[int, int]:
+def identity(fd: int) -> tuple[int, int]:
+    """What tells the file of `fd` from all others of this machine."""
     info = os.fstat(fd)
     return info.st_dev, info.st_ino
 
@@ -515,7 +518,8 @@ def _opaque(fds: Sequence[int]) -> bool:
     return False
 
 
-def _is_whiteout(info: os.stat_result) -> bool:
+def is_whiteout(info: os.stat_result) -> bool:
+    """Whether this is what overlayfs hides a name of a lower layer with."""
     return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
 
 

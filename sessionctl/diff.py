@@ -137,7 +137,7 @@ def _declared(change: Change, declared: Declaration, current: Observed, record: 
 def _undeclared(change: Change) -> Change:
     if change.record is None:
         return change._replace(kind="stray", reason="bears our mark, but there is no record of it")
-    return change._replace(kind="retained", reason="not declared any more")
+    return change._replace(kind="retained", reason="not declared")
 
 
 def _choose(

@@ -1,14 +1,14 @@
 """Carries a plan out: a thread per session, strict order inside one. Decides nothing.
 
-A failed step skips the rest of its lane and leaves the other lanes alone. Once `interrupted` is set
-no further step is begun; those that are under way are finished.
+A failed step skips the rest of its lane, and lanes that wait for it, and leaves the others alone. Once
+`interrupted` is set no further step is begun; those that are under way are finished.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 from sessionctl.model import Observed
@@ -56,19 +56,39 @@ def execute(
     stop = interrupted or threading.Event()
     watch = on or (lambda lane, action, result: None)
     lanes = plan.work
+    done: dict[str, Future[Sequence[Outcome]]] = {lane.session: Future() for lane in lanes}
+
+    def carry_out(lane: Lane) -> None:
+        before = done[lane.after].result() if lane.after else ()
+        ready = all(outcome.result == "done" for outcome in before)
+        done[lane.session].set_result(_lane(lane, steps, watch, stop, ready=ready))
+
+    # A lane that waits for another is begun after it, so that whoever waits never keeps the other from beginning.
+    order = sorted(lanes, key=lambda lane: _depth(lane, {each.session: each.after for each in lanes}))
     if len(lanes) <= 1 or jobs == 1:
-        outcomes = [_lane(lane, steps, watch, stop) for lane in lanes]
+        for lane in order:
+            carry_out(lane)
     else:
         with ThreadPoolExecutor(max_workers=min(jobs, len(lanes)), thread_name_prefix="lane") as pool:
-            futures = [pool.submit(_lane, lane, steps, watch, stop) for lane in lanes]
-            outcomes = [future.result() for future in futures]
-    return tuple(outcome for lane in outcomes for outcome in lane)
+            for running in [pool.submit(carry_out, lane) for lane in order]:
+                running.result()
+    return tuple(outcome for lane in lanes for outcome in done[lane.session].result())
 
 
-def _lane(lane: Lane, steps: Mapping[Verb, Step], watch: Watcher, stop: threading.Event) -> Sequence[Outcome]:
+def _depth(lane: Lane, after: Mapping[str, str]) -> int:
+    """How many lanes must have ended before `lane`, one after the other."""
+    depth, name = 0, lane.session
+    while name := after.get(name, ""):
+        depth += 1
+    return depth
+
+
+def _lane(
+    lane: Lane, steps: Mapping[Verb, Step], watch: Watcher, stop: threading.Event, *, ready: bool
+) -> Sequence[Outcome]:
     outcomes: list[Outcome] = []
     made = lane.change.current
-    failed = False
+    failed = not ready
     for action in lane.actions:
         if failed or stop.is_set():
             outcomes.append(Outcome(lane.session, action, "skipped"))

@@ -470,6 +470,17 @@ def _is_directory(layers: Sequence[str], path: str) -> bool:
     return True
 
 
+def write_branch(upper: str, name: str, commit: str) -> None:
+    """Makes branch `name` at `commit` the one that is checked out in the session with this upper layer.
+
+    Only while nothing runs in it. Index and files stay as they are.
+    """
+    info = os.stat(upper)
+    owner = (info.st_uid, info.st_gid)
+    beneath.write(upper, f".git/refs/heads/{name}", f"{commit}\n".encode(), 0o644, owner)
+    beneath.write(upper, ".git/HEAD", f"ref: refs/heads/{name}\n".encode(), 0o644, owner)
+
+
 # --- a session's repository, read by git inside ------------------------------------------------
 
 # A git directory of our own for the session's files. Of the session's it uses objects, refs and

@@ -67,7 +67,7 @@ SOURCE_BYTES = 16 * 1024 * 1024
 NOT_YET: Mapping[str, frozenset[str]] = {
     "": frozenset(
         {"args", "budget", "command", "idle_stop", "model", "on_prune"}
-        | {"parent", "prompt", "renamed_from", "runtime", "ttl", "visible"}
+        | {"prompt", "renamed_from", "runtime", "ttl", "visible"}
     ),
     "agent": frozenset({"args", "model", "prompt"}),
     "network": frozenset({"allow"}),
@@ -447,6 +447,16 @@ _Network = Annotated[
 ]
 
 
+_PLAIN = ("backend", "image", "agent", "title", "state", "protect", "parent", "network")
+"""Keys whose value is the field's."""
+
+
+def _parent(name: str) -> str:
+    if name and not is_name(name):
+        raise wrong(f"{_quoted(name)} is not a session name")
+    return name
+
+
 class SessionTable(_Table):
     """One session: an agent, its sandbox, its workspace."""
 
@@ -471,6 +481,11 @@ class SessionTable(_Table):
     state: Literal["running", "stopped"] = Field(default="running", description="Whether `apply` lets it run.")
     protect: bool = Field(
         default=False, description="Whether `prune` must never take it, also after its block is gone."
+    )
+    parent: Annotated[str, AfterValidator(_parent), _text("^([a-z0-9][a-z0-9-]{0,62})?$")] = Field(
+        default="",
+        description="A session that this one is made as a copy of, on a branch of its own. "
+        "Of no effect once it is there.",
     )
     count: int = Field(
         default=0,
@@ -950,6 +965,8 @@ class _Judge:
         for each in names:
             if not is_name(each):
                 self.problems.append(Problem(dotted(("sessions", name)), f"{each} is too long for a name", line))
+            elif each == values["parent"].value:
+                self.problems.append(values["parent"].problem("is the session itself"))
             elif each in self.declared:
                 message = f"the name {each} is taken by another session"
                 self.problems.append(Problem(dotted(("sessions", name)), message, line))
@@ -970,7 +987,7 @@ class _Judge:
             self.branch(name, workspace["branch"], values["workspace.branch"])
         spec = SessionSpec(
             name=name,
-            **{key: values[key].value for key in ("backend", "image", "agent", "title", "state", "protect", "network")},
+            **{key: values[key].value for key in _PLAIN},
             tags=tuple(values["tags"].value),
             setup=tuple(values["setup"].value),
             metadata=table("metadata"),

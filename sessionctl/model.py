@@ -56,6 +56,7 @@ EFFECT: Mapping[str, Effect] = {
     "metadata": "in-place",
     "state": "in-place",
     "protect": "in-place",
+    "parent": "in-place",  # it matters when a session is made, and says where it came from afterwards
     "env": "in-place",
     "limits": "in-place",  # of a cgroup they are values, without one they are of the next exec
     "files": "in-place",
@@ -182,6 +183,8 @@ class SessionSpec(NamedTuple):
     metadata: Mapping[str, str] = _NONE
     state: State = "running"
     protect: bool = False
+    parent: str = ""
+    """The session it is, or was, made as a copy of."""
     setup: tuple[str, ...] = ()
     workspace: WorkspaceSpec = WorkspaceSpec()
     env: Mapping[str, str | Mapping[str, str]] = _NONE
@@ -203,6 +206,7 @@ class SessionSpec(NamedTuple):
             "metadata": dict(self.metadata),
             "state": self.state,
             "protect": self.protect,
+            "parent": self.parent,
             "setup": list(self.setup),
             "workspace": {name: _plain(value) for name, value in self.workspace._asdict().items()},
             "env": dict(self.env),

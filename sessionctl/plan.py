@@ -21,7 +21,7 @@ Verb = Literal[
     "update",
     "verify",
     "remove",
-    "discard",
+    "rescue",
     "record",
     "forget",
 ]
@@ -72,6 +72,8 @@ class Lane(NamedTuple):
     """Whether nothing is done because `takes` is not allowed."""
     base: str = ""
     """The commit that a new session starts from."""
+    after: str = ""
+    """The session whose lane comes first, because this one is made as a copy of it; empty: none."""
 
     @property
     def session(self) -> str:
@@ -80,7 +82,7 @@ class Lane(NamedTuple):
     @property
     def removes(self) -> bool:
         """Whether nothing of the session is to stay."""
-        return self.change.declared is None and any(action.verb == "remove" for action in self.actions)
+        return self.change.declared is None and any(action.verb in ("remove", "rescue") for action in self.actions)
 
 
 class Plan(NamedTuple):
@@ -122,7 +124,16 @@ def plan(changes: Sequence[Change], world: World, policy: Policy = Policy()) -> 
     """The plan for `changes` under `policy`, one lane per session in order of the names."""
     chosen = [change for change in changes if not policy.names or change.session in policy.names]
     lane = _prune_lane if policy.prune else _apply_lane
-    return Plan(tuple(lane(change, world, policy) for change in chosen), in_sync(chosen), policy)
+    lanes = [lane(change, world, policy) for change in chosen]
+    works = {each.session for each in lanes if each.actions}
+    ordered = (each._replace(after=_parent(each)) if _parent(each) in works else each for each in lanes)
+    return Plan(tuple(ordered), in_sync(chosen), policy)
+
+
+def _parent(lane: Lane) -> str:
+    """The session that `lane` makes a copy of; empty when it does not."""
+    declared = lane.change.declared
+    return str(declared.data.get("parent", "")) if declared and lane.change.kind == "create" else ""
 
 
 # --- apply: brings what is declared about ------------------------------------------------------
@@ -309,6 +320,8 @@ def _drop(spare: Sequence[Observed]) -> Iterable[Action]:
 def _workspace(change: Change) -> str:
     assert change.declared is not None
     workspace = change.declared.data["workspace"]
+    if change.kind == "create" and change.declared.data.get("parent"):
+        return f"a copy of {change.declared.data['parent']}'s, on branch {workspace['branch']}"
     if workspace["mode"] != "clone":
         return f"{workspace['mode']}"
     return f"branch {workspace['branch']} from {workspace['base'] or 'the checked-out commit'}"
@@ -363,10 +376,9 @@ def _prune(change: Change) -> Iterable[Action]:
     yield from (Action("stop", "idle", each) for each in sandboxes if each.status == "running")
     if change.current is not None:
         yield Action("verify", "clean, held elsewhere and idle, looked at again now that nothing runs", change.current)
-        # First what the question was about: whatever ends this half way, what is left can be asked again.
-        yield Action("discard", "its work and home, which hold nothing of their own")
-    reason = "not declared, clean, idle" if change.current is not None else "its work and home are gone"
-    yield from (Action("remove", reason, each) for each in sandboxes)
+        yield Action("rescue", "not declared, clean, idle: its files go to the trash", change.current)
+    else:
+        yield from (Action("remove", "its work and home are gone", each) for each in sandboxes)
     yield Action("forget", "nothing is left of it")
 
 

@@ -12,13 +12,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from sessionctl.units import duration
+from sessionctl.units import duration, size
 
 if TYPE_CHECKING:
     from sessionctl.app import Check, Session
     from sessionctl.executor import Outcome
     from sessionctl.model import GitState
     from sessionctl.plan import Action, Lane, Plan
+    from sessionctl.snapshots import Operation, Snapshot
     from sessionctl.store import Entry
 
 _SIGNS = {
@@ -248,6 +249,7 @@ def session_data(session: Session) -> dict[str, Any]:
         "base": (record.base if record else "") or None,
         "declared": session.declared,
         "protected": bool(data.get("protect")),
+        "parent": data.get("parent") or None,
         "stray": session.stray,
         "sandbox": observed.id if observed and observed.id else None,
         "pid": observed.pid if observed else None,
@@ -350,7 +352,7 @@ def status_text(session: Session, files: Mapping[str, str], events: Sequence[Ent
     data, state, record, observed = session.data, session.git, session.record, session.observed
     made_of = _made_of(session)
     shown = "not made" if session.status == "gone" and record is None else session.status
-    lines = [("session", paint("bold", session.name) + ("" if session.declared else "  (not declared any more)"))]
+    lines = [("session", paint("bold", session.name) + ("" if session.declared else "  (not declared)"))]
     lines.append(("status", shown + (f", declared {data.get('state')}" if session.declared else "")))
     if observed and observed.started_at:
         lines.append(("running for", f"{duration(max(0, now - observed.started_at))}, pid {observed.pid}"))
@@ -420,10 +422,75 @@ def event_text(entry: Entry, paint: Paint) -> str:
         words = words if len(words) < 80 else f"{words[:77]}..."
         limit = f", {entry.data['limit']} limit" if entry.data.get("limit") else ""
         detail = f"[{entry.data.get('exit_code')}{limit}] {words}  {paint('dim', where)}"
+    elif entry.data.get("undo"):
+        undo = paint("dim", f"to undo: {printable(str(entry.data['undo']))}")
+        detail = f"{where}  {undo}".lstrip()
+    elif entry.data.get("snapshot"):
+        detail = f"{printable(str(entry.data['snapshot']))}  {printable(str(entry.data.get('message', '')))}".rstrip()
     elif entry.data.get("reason"):
         detail = f"{printable(str(entry.data['reason']))}  {paint('dim', where)}"
     when, event = paint("dim", moment(entry.time) or ""), paint("bold", f"{entry.event:8}")
     return f"{when}  {entry.session}  {event}  {detail}".rstrip()
+
+
+def snapshots_text(found: Sequence[Snapshot], now: float, paint: Paint) -> str:
+    """A table of snapshots."""
+    rows = []
+    for each in found:
+        if each.corrupt:
+            what = ("damaged", "red")
+            message = each.corrupt
+        else:
+            what = ("trash", "dim") if each.discarded else (("rescue", "yellow") if each.by == "rescue" else ("", ""))
+            message = each.message
+        moved = None in each.parts.values()
+        rows.append(
+            (
+                (each.session, "bold"),
+                (each.id, ""),
+                (f"{duration(max(now - each.made_at, 0))} ago" if each.made_at else "-", ""),
+                ("-" if moved or not each.parts else size(each.size), ""),
+                (f"{_branch(each.git)} {(each.git.commit or '')[:10]}".rstrip(), ""),
+                what,
+                (printable(message), "dim"),
+            )
+        )
+    return table(("SESSION", "SNAPSHOT", "MADE", "SIZE", "COMMIT", "", ""), rows, paint)
+
+
+def snapshot_data(snapshot: Snapshot) -> dict[str, Any]:
+    """The JSON form of one snapshot; its shape is described in docs/json.md."""
+    from sessionctl.snapshots import SHOWN
+
+    return {
+        "id": snapshot.id,
+        "session": snapshot.session,
+        "made_at": moment(snapshot.made_at),
+        "by": snapshot.by,
+        "message": snapshot.message or None,
+        "operation": snapshot.operation or None,
+        "branch": snapshot.git.branch,
+        "commit": snapshot.git.commit,
+        "size_bytes": snapshot.size,
+        "parts": {SHOWN[part]: measure._asdict() if measure else None for part, measure in snapshot.parts.items()},
+        "discarded": bool(snapshot.discarded),
+        "corrupt": snapshot.corrupt or None,
+    }
+
+
+def operations_text(found: Sequence[Operation], now: float, paint: Paint) -> str:
+    """A table of what was done that can be undone."""
+    rows = [
+        (
+            (each.id, "bold"),
+            (each.verb, ""),
+            (f"{duration(max(now - each.time, 0))} ago", ""),
+            (_listed(each.sessions), ""),
+            ("undone" if each.undone is not None else "", "dim"),
+        )
+        for each in found
+    ]
+    return table(("OPERATION", "", "DONE", "SESSIONS", ""), rows, paint)
 
 
 def checks_text(checks: Sequence[Check], paint: Paint) -> str:

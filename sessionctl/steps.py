@@ -4,47 +4,35 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
 
-from sessionctl import beneath, git, history, process, secret, workspace
-from sessionctl.backends import Backend
+from sessionctl import git, history, keeping, process, secret, workspace
 from sessionctl.errors import BackendError, CommandError, ConflictError, GitError
 from sessionctl.executor import Made, Step
 from sessionctl.model import Observed, Record, SessionSpec, Workspace
 from sessionctl.plan import Action, Lane, Verb, unclean
-from sessionctl.store import Store
+from sessionctl.site import Site
 from sessionctl.units import parse_duration
 
 SETUP_TAIL = 2000
 """Bytes of a failed setup command's output that its error shows."""
 
 
-class Site(NamedTuple):
-    """Where steps work: everything of one project that they need."""
-
-    repository: git.Repository
-    directory: str
-    store: Store
-    backend: Callable[[str], Backend]
-    reader: history.Reader
-    clock: Callable[[], float]
-    progress: Callable[[str], None]
-
-
-def steps(site: Site) -> Mapping[Verb, Step]:
-    """The steps of one execution, by verb."""
-    return _Steps(site).table()
+def steps(site: Site, operation: str = "") -> Mapping[Verb, Step]:
+    """The steps of one execution, by verb. `operation` is what undoes those that take something away."""
+    return _Steps(site, operation).table()
 
 
 class _Steps:
     """Keeps, per session, what one step finds out and a later one of the same lane needs."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, operation: str) -> None:
         self.site = site
+        self.operation = operation
         self.workspaces: dict[str, Workspace] = {}
         self.set_up: dict[str, str] = {}
         self.recorded: dict[str, Record] = {}
+        self.rescued: dict[str, str] = {}
 
     def table(self) -> Mapping[Verb, Step]:
         return {
@@ -57,7 +45,7 @@ class _Steps:
             "update": self.update,
             "verify": self.verify,
             "remove": self.remove,
-            "discard": self.discard,
+            "rescue": self.rescue,
             "record": self.record,
             "forget": self.forget,
         }
@@ -68,6 +56,8 @@ class _Steps:
         spec = _spec(lane)
         site = self.site
         owner = site.backend(spec.backend).owner
+        if spec.parent and lane.change.kind == "create" and not workspace.is_there(site.directory, spec.name):
+            keeping.seed(site, spec, spec.parent)
         commit, base_ref = "", ""
         if spec.workspace.mode == "clone":
             # Existing work stays on its own commit; the plan's is for work that is still to be made.
@@ -194,8 +184,10 @@ class _Steps:
         self.site.backend(target.backend).remove(target)
         return Made(made)
 
-    def discard(self, lane: Lane, action: Action, made: Observed | None) -> Made:
-        workspace.discard(self.site.directory, lane.session)
+    def rescue(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        target = _one(action.target)
+        kept = keeping.put_aside(self.site, target, lane.change.record, self.operation)
+        self.rescued[lane.session] = kept.id
         return Made(None)
 
     # --- remembering -------------------------------------------------------------------------
@@ -208,7 +200,7 @@ class _Steps:
         before = change.record if change.record is not None and not change.record.corrupt else None
         again = self.recorded.get(lane.session)
         before = again or before
-        born = change.kind == "create" and again is None
+        born = change.kind == "create" and again is None and not declared.data.get("parent")
         state = site.reader.born(target) if born else site.reader.look(target, before, "changes")
         now = site.clock()
         after = Record(
@@ -232,7 +224,11 @@ class _Steps:
     def forget(self, lane: Lane, action: Action, made: Observed | None) -> Made:
         with self.site.store.writing():
             state = lane.change.record.git if lane.change.record else None
-            self.site.store.note(lane.session, "forget" if lane.change.kind == "forget" else "prune", git=state)
+            if lane.session in self.rescued:
+                kept, undo = self.rescued[lane.session], f"sessionctl undo {self.operation}"
+                self.site.store.note(lane.session, "prune", git=state, snapshot=kept, undo=undo)
+            else:
+                self.site.store.note(lane.session, "forget", git=state)
             self.site.store.forget(lane.session)
         workspace.leave(self.site.directory, lane.session)
         return Made(None)
@@ -247,10 +243,7 @@ def _branch_at_rest(target: Observed, name: str) -> None:
         raise GitError(f"branch {name} cannot be made in {target.session}: {head.error or 'it has no commit yet'}")
     if git.read_ref(layers, f"refs/heads/{name}") not in (None, head.commit):
         raise GitError(f"branch {name} exists in {target.session}, at another commit")
-    info = os.stat(target.workspace.upper)
-    owner = (info.st_uid, info.st_gid)
-    beneath.write(target.workspace.upper, f".git/refs/heads/{name}", f"{head.commit}\n".encode(), 0o644, owner)
-    beneath.write(target.workspace.upper, ".git/HEAD", f"ref: refs/heads/{name}\n".encode(), 0o644, owner)
+    git.write_branch(target.workspace.upper, name, head.commit)
 
 
 def _spec(lane: Lane) -> SessionSpec:

@@ -106,7 +106,17 @@ class MemoryBackend:
             clashes=tuple(mark["clashes"]),
         )
 
-    def create(self, spec: SessionSpec, workspace: Workspace) -> Observed:
+    @contextmanager
+    def paused(self, target: Observed) -> Iterator[None]:
+        yield
+
+    def recover(self) -> None:
+        pass
+
+    def freeze(self, target: Observed, place: str, *, move: bool = False) -> bool:
+        return False
+
+    def create(self, spec: SessionSpec, workspace: Workspace, base: str = "") -> Observed:
         declaration = Declaration.of(spec)
         session = self._sessions / spec.name
         (session / "home").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""``python -m tests.killed NUMBER apply|prune``: sessionctl in a process that kills itself at its NUMBER-th moment.
+"""``python -m tests.killed NUMBER COMMAND ...``: sessionctl in a process that kills itself at its NUMBER-th moment.
 
 A moment is just before anything that outlives the process: something made, opened for writing, moved, removed or
 locked, a program started, a signal sent; and the beginning and the end of every step. They are the
@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any
 
-from sessionctl import Project
+from sessionctl import Project, cli
 from sessionctl.plan import Policy
 
 _CHANGES = {
@@ -21,8 +21,9 @@ _CHANGES = {
 }
 
 
-def main(number: int, verb: str) -> int:
+def main(number: int, *words: str) -> int:
     left = number
+    sys.dont_write_bytecode = True
 
     def moment() -> None:
         nonlocal left
@@ -35,8 +36,11 @@ def main(number: int, verb: str) -> int:
         if writes or event in _CHANGES:
             moment()
 
+    if words[0] not in ("apply", "prune"):
+        sys.addaudithook(watch)
+        return cli.main(words)
     project = Project()
-    plan = project.plan(policy=Policy(prune=verb == "prune", idle=0))
+    plan = project.plan(policy=Policy(prune=words[0] == "prune", idle=0))
     sys.addaudithook(watch)
     outcomes = project.apply(plan, on=lambda lane, action, result: moment())
     for outcome in outcomes:
@@ -46,4 +50,4 @@ def main(number: int, verb: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(int(sys.argv[1]), *sys.argv[2:]))

@@ -33,10 +33,10 @@ def watch(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Iterator[W
         yield watch
 
 
-def killed(number: int, verb: str = "apply") -> bool:
+def killed(number: int, *words: str) -> bool:
     """Runs sessionctl until its `number`-th moment; whether it came to that."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.killed", str(number), verb],
+        [sys.executable, "-m", "tests.killed", str(number), *(words or ("apply",))],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(Path(__file__).parents[1]), *sys.path))},

@@ -281,7 +281,7 @@ APPLY: dict[str, tuple[str, str]] = {
     ),
     "block removed: shown, never removed by apply": (
         planned(None, sandbox(A), recorded=record(A)),
-        "api: retained: not declared any more\nin sync",
+        "api: retained: not declared\nin sync",
     ),
     "bears our mark, unknown to us": (
         planned(None, sandbox(A)),
@@ -295,18 +295,17 @@ APPLY: dict[str, tuple[str, str]] = {
 
 IDLE = sandbox(A, busy=False)
 GOES = (
-    "api: retained: not declared any more\n"
+    "api: retained: not declared\n"
     "  stop 1: idle\n"
     "  verify 1: clean, held elsewhere and idle, looked at again now that nothing runs\n"
-    "  discard: its work and home, which hold nothing of their own\n"
-    "  remove 1: not declared, clean, idle\n"
+    "  rescue 1: not declared, clean, idle: its files go to the trash\n"
     "  forget: nothing is left of it\n"
     "in sync"
 )
 
 
 def kept(why: str) -> str:
-    return f"api: retained: not declared any more\n  kept: {why}\nin sync"
+    return f"api: retained: not declared\n  kept: {why}\nin sync"
 
 
 KNOWN = record(A)

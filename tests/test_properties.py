@@ -154,10 +154,10 @@ class Site:
                 ready = self.sandboxes[target].status != "partial"
                 del self.sandboxes[target]
                 assert self.declared is None or not ready or self.ready(), "the last good one went first"
-            case "discard":
+            case "rescue":
                 assert not self.running(), "its work went while it ran"
                 self.work = False
-                self.sandboxes = {id: each._replace(status="partial") for id, each in self.sandboxes.items()}
+                self.sandboxes = {}
             case "record":
                 assert self.declared is not None
                 sandbox_id = self.made or max(self.ready())
@@ -251,7 +251,7 @@ def test_what_was_allowed_need_not_be_allowed_again() -> None:
 def test_apply_never_takes_work_away() -> None:
     for case, force in itertools.product(CASES, (False, True)):
         verbs = {action.verb for action in steps(planned(case, Policy(force=force)))}
-        assert not verbs & {"discard", "forget"}
+        assert not verbs & {"rescue", "forget"}
 
 
 def test_apply_leaves_alone_what_is_not_declared() -> None:
@@ -278,7 +278,7 @@ def test_prune_takes_only_what_every_answer_allows() -> None:
         git_states = {} if state is None else {NAME: state}
         homes = {} if home is None else {NAME: home}
         decided = planned(case, Policy(prune=True, idle=idle), git=git_states, homes=homes)
-        if not any(action.verb == "discard" for action in steps(decided)):
+        if not any(action.verb == "rescue" for action in steps(decided)):
             continue
         _, observed, recorded = case
         assert not unclean(state, home)
@@ -303,9 +303,9 @@ def test_prune_verifies_between_stopping_and_removing() -> None:
             continue
         decided = planned(case, Policy(prune=True, idle=idle), git={NAME: state}, homes={NAME: home})
         verbs = [action.verb for action in steps(decided)]
-        if "discard" in verbs:
+        if "rescue" in verbs:
             pruned += 1
-            assert verbs.index("verify") < min(verbs.index("remove"), verbs.index("discard"))
+            assert verbs.index("verify") < verbs.index("rescue")
             assert "stop" not in verbs[verbs.index("verify") :]
             after = carry_out(case, Policy(prune=True, idle=idle), git={NAME: state}, homes={NAME: home})
             assert after == (None, (), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from sessionctl.beneath import StrPath
@@ -85,8 +86,10 @@ class Backend(Protocol):
         Raises `BackendError` when it cannot look: not knowing is not the same as nothing there.
         """
 
-    def create(self, spec: SessionSpec, workspace: Workspace) -> Observed:
+    def create(self, spec: SessionSpec, workspace: Workspace, base: str = "") -> Observed:
         """A ready, stopped sandbox for `spec`; its mark is moved into place last.
+
+        `base` is a directory that `freeze` made: it is moved in, and a new sandbox begins with its files.
 
         A ready one of the session that was made of the same replace digest is returned as it is.
         What a crash left half-made for the session may be used or is left for `remove`.
@@ -105,6 +108,22 @@ class Backend(Protocol):
 
     def stop(self, target: Observed) -> None:
         """Ends all processes of `target`, keeps its files. Returns when they are gone. Idempotent."""
+
+    def paused(self, target: Observed) -> AbstractContextManager[None]:
+        """While it is entered, no process of `target` runs: its files are of one moment. Nothing when it is stopped.
+
+        `BackendError` when they cannot all be paused. Who is killed meanwhile leaves them paused, for `recover`.
+        """
+
+    def recover(self) -> None:
+        """Lets run what a killed sessionctl has left paused. Only while nobody pauses anything."""
+
+    def freeze(self, target: Observed, place: str, *, move: bool = False) -> bool:
+        """Puts the sandbox's own files, which are neither work nor home, at `place`; whether it has any.
+
+        They are copied, with `target` paused or stopped by the caller; or moved, out of one that is stopped and
+        removed next. `place` is on the project's file system and not there yet.
+        """
 
     def remove(self, target: Observed) -> None:
         """Removes one stopped sandbox: its mark first, then its files. Absent already is done.

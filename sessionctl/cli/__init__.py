@@ -46,6 +46,12 @@ COMMANDS = {
     "start": Place("using", "Start a session that is stopped"),
     "stop": Place("using", "End all processes of a session; its files stay"),
     "fetch": Place("using", "Bring a session's commits into the repository"),
+    "snapshot": Place("keeping", "Keep a session's state: workspace, agent and sandbox"),
+    "snapshots": Place("keeping", "List snapshots"),
+    "restore": Place("keeping", "Bring a session back to a snapshot"),
+    "fork": Place("keeping", "Make a copy of a session, on a branch of its own"),
+    "discard": Place("keeping", "Put a snapshot into the trash"),
+    "undo": Place("keeping", "Bring back what a command took away"),
     "doctor": Place("looking", "Check what this machine needs to run sandboxes"),
 }
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from sessionctl.errors import UsageError
+from sessionctl.errors import SessionctlError, UsageError
 
 if TYPE_CHECKING:
     from sessionctl.app import Project
@@ -78,3 +79,22 @@ def seconds(text: str) -> float:
         return parse_duration(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(f"{error} ({error.hint})") from None
+
+
+def agreed(question: str, args: argparse.Namespace) -> bool:
+    if args.no_input or not sys.stdin.isatty():
+        raise UsageError("nothing was done: there is nobody to ask", hint="say --yes")
+    try:
+        answer = input(f"{question} [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    print("nothing was done")
+    return False
+
+
+def require_agreed(question: str, args: argparse.Namespace) -> None:
+    """Asks, unless ``--yes`` was said; an error, which ends the command, when the answer is no."""
+    if not args.yes and not agreed(question, args):
+        raise SessionctlError("not agreed to")

@@ -24,8 +24,26 @@ from sessionctl.workspace import clone
 from sessionctl.workspace.bases import release as release_base
 from sessionctl.workspace.bases import unused as unused_bases
 from sessionctl.workspace.clone import localize
-from sessionctl.workspace.standing import Owner, Progress, Recipe, Standing, fingerprint, layers, load_standing
-from sessionctl.workspace.work import begin, discard, home, is_there, leave, sweep
+from sessionctl.workspace.standing import (
+    Owner,
+    Progress,
+    Recipe,
+    Standing,
+    fingerprint,
+    layers,
+    load_standing,
+    save_standing,
+)
+from sessionctl.workspace.work import (
+    begin,
+    discard,
+    fresh_scratch,
+    home,
+    is_there,
+    leave,
+    session_directory,
+    sweep,
+)
 
 __all__ = [
     "Owner",
@@ -34,6 +52,7 @@ __all__ = [
     "Standing",
     "discard",
     "fingerprint",
+    "fresh_scratch",
     "home",
     "is_there",
     "layers",
@@ -42,6 +61,8 @@ __all__ = [
     "localize",
     "prepare",
     "release_base",
+    "save_standing",
+    "session_directory",
     "sweep",
     "unused_bases",
 ]

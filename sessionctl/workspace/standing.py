@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self
 
 from sessionctl import beneath
 from sessionctl.beneath import StrPath
@@ -45,24 +45,34 @@ class Standing(NamedTuple):
     included: tuple[str, ...]
     """Untracked files of the user that were copied in; they are not copied twice."""
 
+    def data(self, directory: StrPath) -> dict[str, Any]:
+        """The JSON form; `from_data` is its inverse. The state directory `directory` may be moved."""
+        return {**self._asdict(), "workspace": self.workspace.data(os.fspath(directory))}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any], directory: StrPath) -> Self:
+        """`ValueError`, `KeyError`, `TypeError` or `IndexError` when that is no standing."""
+        made_of = data["recipe"]
+        recipe = None
+        if made_of is not None:
+            commit, history, submodules, lfs, (who, address) = made_of
+            recipe = Recipe(commit, history, submodules, lfs, (who, address))
+        stack = Workspace.from_data(data["workspace"], os.fspath(directory))
+        return cls(str(data["mode"]), recipe, stack, tuple(data["included"]))
+
+    def of(self, directory: StrPath, name: str) -> Self:
+        """What the same work stands on when it is session `name`'s."""
+        work = os.path.join(directory, "sessions", require_name(name), "work")
+        scratch = os.path.join(work, "scratch") if self.workspace.lower else ""
+        return self._replace(workspace=self.workspace._replace(upper=os.path.join(work, "upper"), scratch=scratch))
+
 
 def load_standing(directory: StrPath, name: str) -> Standing | None:
     """What the work of session `name` stands on; None when it has no work. `GitError` when it cannot be told."""
     file = os.path.join(directory, "sessions", require_name(name), "workspace.json")
     try:
         with open(file, "rb") as opened:
-            data = json.load(opened)
-        made_of = data["recipe"]
-        recipe = None
-        if made_of is not None:
-            commit, history, submodules, lfs, (who, address) = made_of
-            recipe = Recipe(commit, history, submodules, lfs, (who, address))
-        return Standing(
-            str(data["mode"]),
-            recipe,
-            Workspace.from_data(data["workspace"], os.fspath(directory)),
-            tuple(data["included"]),
-        )
+            return Standing.from_data(json.load(opened), directory)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -72,13 +82,9 @@ def load_standing(directory: StrPath, name: str) -> Standing | None:
 
 
 def save_standing(directory: StrPath, name: str, standing: Standing) -> None:
-    data = {
-        "mode": standing.mode,
-        "recipe": standing.recipe,
-        "workspace": standing.workspace.data(os.fspath(directory)),
-        "included": standing.included,
-    }
-    beneath.publish(os.path.join(directory, "sessions", name, "workspace.json"), json.dumps(data).encode())
+    """Writes down what the work of session `name` stands on."""
+    content = json.dumps(standing.data(directory)).encode()
+    beneath.publish(os.path.join(directory, "sessions", name, "workspace.json"), content)
 
 
 def layers(workspace: Workspace) -> tuple[str, ...]:

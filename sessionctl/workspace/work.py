@@ -56,6 +56,18 @@ def home(directory: StrPath, name: str, owner: Owner) -> str:
     return os.path.join(session, "home")
 
 
+def session_directory(directory: StrPath, name: str, owner: Owner) -> None:
+    """The directory of session `name`, made if it is not there."""
+    directories(os.path.join(directory, "sessions", require_name(name)), owner)
+
+
+def fresh_scratch(work: str, owner: Owner, *, wanted: bool) -> None:
+    """In `work`, which nobody has mounted, an empty directory for overlayfs beside the upper one; or none."""
+    beneath.remove_tree(os.path.join(work, "scratch"))
+    if wanted:
+        give(os.path.join(work, "scratch"), 0o700, owner)
+
+
 def discard(directory: StrPath, name: str) -> None:
     """Removes the work and the home of session `name`, and what they stood on. Absent already is done.
 

@@ -8,6 +8,7 @@ On disk, below the project's state directory::
     sessions/<name>/<id>/info    bwrap's own words on what it started; there while it may run
     sessions/<name>/<id>/run     its pid 1, with the proof that it is the one
     sessions/<name>/<id>/groups  the cgroups it has, when it has limits; there while they may be
+    sessions/<name>/<id>/paused  there while its processes are paused
     sessions/<name>/<id>/log     what bwrap complained about at the last start
 
 A sandbox is a directory with a mark. It runs when its pid 1 lives, and that is asked of the kernel
@@ -238,7 +239,7 @@ class Backend:
 
     # --- what is changed -------------------------------------------------------------------------
 
-    def create(self, spec: SessionSpec, workspace: Workspace) -> Observed:
+    def create(self, spec: SessionSpec, workspace: Workspace, base: str = "") -> Observed:
         name = require_name(spec.name)
         declaration = Declaration.of(spec)
         boot = alive.boot_id()
@@ -304,6 +305,35 @@ class Backend:
         if life is not None:
             alive.end(life.pid, life.start)
         self._forget_life(name, id)
+
+    @contextmanager
+    def paused(self, target: Observed) -> Iterator[None]:
+        name, id = self._require_place(target)
+        life = self._life(name, id, alive.boot_id())
+        if life is None:
+            yield
+            return
+        from sessionctl.backends.bubblewrap import pausing
+
+        _write(self._file(name, id, "paused"), b"")
+        with pausing.paused(life.pid, name):
+            yield
+        os.unlink(self._file(name, id, "paused"))
+
+    def recover(self) -> None:
+        boot = alive.boot_id()
+        for observed in self.observe():
+            file = self._file(observed.session, observed.id, "paused")
+            if observed.id and os.path.exists(file):
+                life = self._life(observed.session, observed.id, boot)
+                if life is not None:
+                    from sessionctl.backends.bubblewrap import pausing
+
+                    pausing.let_go(life.pid)
+                os.unlink(file)
+
+    def freeze(self, target: Observed, place: str, *, move: bool = False) -> bool:
+        return False  # all that is written in it is in its work and its home
 
     def remove(self, target: Observed) -> None:
         if not target.id:

@@ -1,0 +1,509 @@
+"""Nothing is ever lost: snapshots taken, brought back and forked, sessions put aside, operations undone.
+
+A snapshot is the session's own files, copied while its processes are paused, read back, and only then called
+one. Bringing one back, or taking a session away, moves what is there into a snapshot of its own first. Callers
+hold the project's lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from sessionctl import beneath, git, process, snapshots, switching, trees, workspace
+from sessionctl.errors import CommandError, ConflictError, SessionctlError, StoreError, UsageError
+from sessionctl.history import explained
+from sessionctl.model import Declaration, GitState, Observed, Record, SessionSpec, require_name
+from sessionctl.site import Site
+from sessionctl.snapshots import PART, PARTS, By, Operation, Snapshot
+from sessionctl.switching import Switch
+from sessionctl.units import size
+from sessionctl.workspace import Standing
+
+_QUIESCE = 600.0
+"""Seconds that a command which is to quieten a session may take."""
+_STEP = 256 << 20
+"""Bytes after which progress is said again."""
+
+
+class Undone(NamedTuple):
+    """What became of one session when an operation was undone."""
+
+    session: str
+    done: bool
+    said: str
+    """For people: what was brought back, or why it could not be."""
+
+
+# --- taking ------------------------------------------------------------------------------------
+
+
+def take(site: Site, name: str, *, message: str = "", quiesce: str = "") -> Snapshot:
+    """A snapshot of session `name`, running or stopped, whole and verified. `quiesce` is run inside before."""
+    target, record = sandbox(site, name)
+    if quiesce:
+        _quieten(site, target, quiesce)
+    made = snapshots.fresh(site.directory, name)
+    try:
+        taken = _described(site, target, record, by="person", message=message, operation="")
+        with site.backend(target.backend).paused(target):
+            taken = taken._replace(git=_read(site, target, record))
+            parts = _copied(site, target, made)
+        _verify(site, name, made, parts)
+        _settle(site.directory)
+        taken = taken._replace(parts=parts)
+        snapshots.publish(site.directory, made, taken)
+    except OSError as error:
+        raise _unwritten(error) from error
+    finally:
+        beneath.remove_tree(made)
+    with site.store.writing():
+        site.store.note(name, "snapshot", git=taken.git, snapshot=taken.id, size=taken.size, message=message)
+    return taken
+
+
+def sandbox(site: Site, name: str) -> tuple[Observed, Record | None]:
+    """The ready sandbox of a session, and its record; `UsageError` when there is none."""
+    record = site.store.record(require_name(name))
+    backend = site.backend(record.backend if record is not None and record.backend else "bubblewrap")
+    ready = [each for each in backend.observe(session=name) if each.status != "partial"]
+    if not ready:
+        raise UsageError(f"{name} has no sandbox", hint="run `sessionctl apply`")
+    best = max(ready, key=lambda o: (o.status == "running", record is not None and o.id == record.sandbox, o.id))
+    return best, record
+
+
+def _described(
+    site: Site, target: Observed, record: Record | None, *, by: By, message: str, operation: str
+) -> Snapshot:
+    """A snapshot of `target`, as far as it can be described before any file is touched."""
+    if target.made_of is None or target.workspace is None:
+        raise UsageError(f"{target.session} has no whole sandbox", hint="run `sessionctl apply`")
+    name = target.session
+    standing = workspace.load_standing(site.directory, name)
+    if standing is None or not target.workspace.upper.startswith(f"{site.directory}/sessions/{name}/work/"):
+        mode = target.made_of.data["workspace"]["mode"]
+        raise UsageError(
+            f"{name} works in mode {mode}, whose files are not sessionctl's to copy",
+            hint="commit them with git; modes clone and empty can be snapshotted",
+        )
+    return Snapshot(
+        session=name,
+        id=site.new_id(),
+        made_at=site.clock(),
+        by=by,
+        message=message,
+        operation=operation,
+        backend=target.backend,
+        sandbox=target.id,
+        running=target.status == "running",
+        made_of=target.made_of,
+        base=record.base if record is not None else target.workspace.commit,
+        set_up=record is not None and record.setup == target.id,
+        created_at=record.created_at if record is not None else site.clock(),
+        git=record.git if record is not None else GitState(),
+        standing=standing.data(site.directory),
+        parts={},
+    )
+
+
+def _copied(site: Site, target: Observed, made: str) -> Mapping[PART, trees.Measure | None]:
+    """Copies the files of `target` into the directory `made`; what was copied, by part."""
+    assert target.workspace is not None
+    watch = _Watch(site, f"{target.session}: copied")
+    os.mkdir(os.path.join(made, "work"), 0o700)
+    parts: dict[PART, trees.Measure | None] = {
+        "work": trees.copy(target.workspace.upper, os.path.join(made, "work", "upper"), on=watch)
+    }
+    home = os.path.join(site.directory, "sessions", target.session, "home")
+    if os.path.lexists(home):
+        parts["home"] = trees.copy(home, os.path.join(made, "home"), on=watch)
+    if site.backend(target.backend).freeze(target, os.path.join(made, "root")):
+        parts["root"] = trees.measure(os.path.join(made, "root"))
+    return parts
+
+
+def _verify(site: Site, name: str, made: str, parts: Mapping[PART, trees.Measure | None]) -> None:
+    """`StoreError` unless what lies in `made` has the measures of `parts`, all of it read."""
+    watch = _Watch(site, f"{name}: verified")
+    for part, wanted in parts.items():
+        if wanted is not None and trees.measure(_tree(made, part), on=watch) != wanted:
+            raise StoreError(
+                f"the copy of the {snapshots.SHOWN[part]} of {name} is not what was copied",
+                hint="look at the disk: dmesg | tail",
+            )
+
+
+def _tree(where: str, part: PART) -> str:
+    """The directory that a part's digest is taken of."""
+    return os.path.join(where, "work", "upper") if part == "work" else os.path.join(where, part)
+
+
+def _settle(directory: str) -> None:
+    """Returns when everything on the file system of `directory` is on the disk."""
+    process.run(("sync", "-f", directory))
+
+
+class _Watch:
+    """Says how far copying has come, now and then."""
+
+    def __init__(self, site: Site, what: str) -> None:
+        self._say = site.progress
+        self._what = what
+        self._read = 0
+        self._said = 0
+
+    def __call__(self, read: int) -> None:
+        self._read += read
+        if self._read - self._said >= _STEP:
+            self._said = self._read
+            self._say(f"{self._what} {size(self._read)}")
+
+
+def _quieten(site: Site, target: Observed, line: str) -> None:
+    if target.status != "running":
+        raise UsageError(f"{target.session} is stopped: --quiesce has nothing to run in", hint="leave it out")
+    command = site.backend(target.backend).command(target, ("sh", "-c", line))
+    ended = process.relay(command.argv, env=command.env, timeout=_QUIESCE, keep=2000, show=False, apart=True)
+    if ended.code:
+        said = git.printable((ended.stdout + ended.stderr).decode("utf-8", "backslashreplace").strip())
+        raise CommandError(f"{line!r} ended with exit code {ended.code} inside, no snapshot was made: {said}")
+
+
+def _read(site: Site, target: Observed, record: Record | None) -> GitState:
+    try:
+        return site.reader.look(target, record, "counts")
+    except SessionctlError as error:
+        return explained(error)
+
+
+def _unwritten(error: OSError) -> StoreError:
+    return StoreError(
+        f"{error.filename or 'a file'} cannot be copied: {error.strerror}",
+        hint="nothing was changed; make room, or see who may read it, and run the command again",
+    )
+
+
+# --- bringing back -----------------------------------------------------------------------------
+
+
+def restore(site: Site, name: str, snapshot: Snapshot, parts: Sequence[PART] = PARTS) -> Snapshot:
+    """Brings `parts` of `snapshot` back into session `name`; the snapshot that the state before has become.
+
+    The new state is made and verified first; then the session is stopped and switched over. It runs
+    afterwards if it ran before.
+    """
+    wanted = [part for part in PARTS if part in parts and part in snapshot.parts]
+    if not wanted:
+        some = ", ".join(snapshots.SHOWN[part] for part in snapshot.parts)
+        raise UsageError(f"snapshot {snapshot.id} holds {some or 'nothing'} and nothing else")
+    operation = Operation(site.new_id(), "restore", site.clock(), (name,))
+    staged = snapshots.fresh(site.directory, name)
+    try:
+        where = snapshots.place(site.directory, snapshot.session, snapshot.id)
+        found: dict[PART, trees.Measure | None] = {}
+        for part in wanted:
+            if part == "work":
+                os.mkdir(os.path.join(staged, "work"), 0o700)
+            found[part] = trees.copy(_tree(where, part), _tree(staged, part), on=_Watch(site, f"{name}: copied"))
+            if snapshot.parts[part] not in (None, found[part]):
+                raise StoreError(
+                    f"the {snapshots.SHOWN[part]} of snapshot {snapshot.id} is not what it was when it was made",
+                    hint="nothing was changed; look at the disk: dmesg | tail",
+                )
+        _settle(site.directory)
+        sources: dict[PART, str] = {part: f"snapshots/{name}/{os.path.basename(staged)}/{part}" for part in wanted}
+        snapshots.save_operation(site.directory, operation)
+        return _bring(site, name, snapshot, wanted, sources, operation.id, None)
+    except OSError as error:
+        raise _unwritten(error) from error
+    finally:
+        if not os.path.lexists(os.path.join(site.directory, "sessions", name, "switch.json")):
+            beneath.remove_tree(staged)
+
+
+def _bring(
+    site: Site,
+    name: str,
+    snapshot: Snapshot,
+    parts: Sequence[PART],
+    sources: Mapping[PART, str],
+    operation: str,
+    emptied: tuple[str, str] | None,
+) -> Snapshot:
+    """Moves `sources`, the `parts` of `snapshot`, into session `name`; what was there becomes the snapshot returned."""
+    record = site.store.record(name)
+    backend = site.backend(snapshot.backend)
+    observed = backend.observe(session=name)
+    ready = [each for each in observed if each.status != "partial"]
+    current = max(ready, key=lambda o: (o.status == "running", o.id)) if ready else None
+    made_of, stands_on = snapshot.made_of, snapshot.standing
+    if current is not None and current.made_of is not None and set(parts) != set(snapshot.parts):
+        made_of = current.made_of  # a part is brought back into the session as it is declared now
+    if "work" not in parts:
+        kept = workspace.load_standing(site.directory, name)
+        stands_on = kept.data(site.directory) if kept is not None else None
+    if stands_on is None:
+        raise StoreError(f"it is not known what the work of {name} stands on", hint="restore its workspace too")
+    standing = Standing.from_data(stands_on, site.directory).of(site.directory, name)
+    running = current.status == "running" if current is not None else snapshot.running
+    if current is not None:
+        rescue = _described(site, current, record, by="rescue", message="", operation=operation)
+    else:
+        rescue = snapshot._replace(id=site.new_id(), made_at=site.clock(), by="rescue", message="", operation=operation)
+        there = workspace.load_standing(site.directory, name)
+        rescue = rescue._replace(standing=there.data(site.directory) if there is not None else None, sandbox="")
+    fits = (
+        current is not None
+        and current.workspace == standing.workspace
+        and "root" not in parts
+        and current.made_of == made_of
+    )
+    taken: list[PART] = [*parts, *(["root"] if not fits and "root" not in parts else [])]  # type: ignore[list-item]
+    rescue = rescue._replace(parts=dict.fromkeys(taken))
+    _prepare_places(site, backend.owner, name, standing, sources)
+    for each in observed:
+        if each.status == "running":
+            backend.stop(each)
+    switching.switch(
+        site,
+        Switch(rescue, sources, standing.data(site.directory) if "work" in parts else None, not fits, emptied),
+    )
+    now = site.clock()
+    before = record if record is not None and not record.corrupt else None
+    after = Record(
+        session=name,
+        sandbox=current.id if fits and current is not None else "",
+        backend=snapshot.backend,
+        last=made_of,
+        base=snapshot.base,
+        setup="",
+        git=snapshot.git,
+        created_at=before.created_at if before else snapshot.created_at,
+        last_active=now,
+    )
+    site.store.save(after)
+    base = os.path.join(site.directory, sources["root"]) if "root" in sources else ""
+    target = current if fits and current is not None else backend.create(made_of.spec, standing.workspace, base)
+    if running:
+        target = backend.start(target)
+    state = _read(site, target, after)
+    with site.store.writing():
+        set_up = before is not None and current is not None and before.setup == current.id
+        if "home" in parts or "work" in parts:
+            set_up = snapshot.set_up
+        site.store.save(after._replace(sandbox=target.id, setup=target.id if set_up else "", git=state))
+        site.store.note(
+            name,
+            "restore",
+            git=state,
+            snapshot=snapshot.id,
+            parts=[snapshots.SHOWN[part] for part in parts],
+            operation=operation,
+            undo=f"sessionctl undo {operation}",
+        )
+    return rescue
+
+
+def revive(site: Site, name: str) -> None:
+    """Makes session `name` a sandbox of what was last applied, when its files are there and it has none."""
+    record = site.store.record(name)
+    if record is None or record.corrupt:
+        return
+    backend = site.backend(record.backend)
+    standing = workspace.load_standing(site.directory, name)
+    if standing is None or any(each.status != "partial" for each in backend.observe(session=name)):
+        return
+    target = backend.create(record.last.spec, standing.workspace)
+    site.store.save(record._replace(sandbox=target.id))
+
+
+def _prepare_places(
+    site: Site, owner: tuple[int, int] | None, name: str, standing: Standing, sources: Mapping[PART, str]
+) -> None:
+    """Makes of a part that was copied what a session's directory must be, before it is moved there."""
+    workspace.session_directory(site.directory, name, owner)
+    if "work" in sources:
+        work = os.path.join(site.directory, sources["work"])
+        os.chmod(work, 0o700 if owner is None else 0o711)
+        workspace.fresh_scratch(work, owner, wanted=bool(standing.workspace.lower))
+
+
+# --- putting aside -----------------------------------------------------------------------------
+
+
+def put_aside(site: Site, target: Observed, record: Record | None, operation: str) -> Snapshot:
+    """Moves all files of the session in `target`, which is stopped, into a snapshot; the session is gone then.
+
+    Its record stays, the caller's to forget.
+    """
+    rescue = _described(site, target, record, by="rescue", message="", operation=operation)
+    rescue = rescue._replace(parts=dict.fromkeys(PARTS), running=target.status == "running")
+    switching.switch(site, Switch(rescue, {}, None, sandboxes=True, emptied=None))
+    return rescue
+
+
+# --- forking -----------------------------------------------------------------------------------
+
+
+def fork(site: Site, name: str, new: str, snapshot: Snapshot | None = None) -> Record:
+    """A session `new` with a copy of everything of session `name`, or of a snapshot of it, on a branch of its own.
+
+    The record of it. It runs if the other did.
+    """
+    require_name(new)
+    if site.store.record(new) is not None or workspace.is_there(site.directory, new):
+        raise UsageError(f"there is a session {new} already", hint="choose another name")
+    if snapshot is None:
+        source, record = sandbox(site, name)
+        told = _described(site, source, record, by="rescue", message="", operation="")
+    else:
+        told = snapshot
+    old = told.made_of.spec
+    spec = old._replace(
+        name=new,
+        parent=name,
+        protect=False,
+        workspace=old.workspace._replace(branch=f"agents/{new}" if old.workspace.branch else ""),
+    )
+    now = site.clock()
+    made = Record(
+        session=new,
+        sandbox="",
+        backend=told.backend,
+        last=Declaration.of(spec),
+        base=told.base,
+        created_at=now,
+        last_active=now,
+    )
+    # First of all: whatever ends this half-way, it is known whose the files are.
+    site.store.save(made)
+    try:
+        standing = seed(site, spec, name, snapshot)
+    except BaseException:
+        site.store.forget(new)
+        workspace.leave(site.directory, new)
+        raise
+    backend = site.backend(told.backend)
+    base = os.path.join(site.directory, "sessions", new, "seed", "root")
+    target = backend.create(spec, standing.workspace, base if os.path.lexists(base) else "")
+    beneath.remove_tree(os.path.dirname(base))
+    if told.running:
+        target = backend.start(target)
+    state = _read(site, target, None)
+    made = made._replace(sandbox=target.id, setup=target.id if told.set_up else "", git=state)
+    with site.store.writing():
+        site.store.save(made)
+        site.store.note(new, "fork", git=state, parent=name, snapshot=snapshot.id if snapshot else None)
+    return made
+
+
+def seed(site: Site, spec: SessionSpec, parent: str, snapshot: Snapshot | None = None) -> Standing:
+    """Gives session ``spec.name``, which has no files yet, a copy of its parent's, on the branch of `spec`.
+
+    All of it or nothing: what a crash leaves is swept away.
+    """
+    name = spec.name
+    if snapshot is None:
+        target, record = sandbox(site, parent)
+        told = _described(site, target, record, by="rescue", message="", operation="")
+        backend = site.backend(target.backend)
+        commit = _read(site, target, record).commit
+    else:
+        told, backend, commit = snapshot, site.backend(snapshot.backend), snapshot.git.commit
+    assert told.standing is not None
+    owner = backend.owner
+    session = os.path.join(site.directory, "sessions", name)
+    workspace.session_directory(site.directory, name, owner)
+    made = os.path.join(session, beneath.temporary())
+    os.mkdir(made, 0o700)
+    try:
+        if snapshot is None:
+            with backend.paused(target):
+                parts = _copied(site, target, made)
+        else:
+            where = snapshots.place(site.directory, snapshot.session, snapshot.id)
+            os.mkdir(os.path.join(made, "work"), 0o700)
+            parts = {part: trees.copy(_tree(where, part), _tree(made, part)) for part in snapshot.parts}
+            wrong = [part for part in parts if snapshot.parts[part] not in (None, parts[part])]
+            if wrong:
+                raise StoreError(f"the {wrong[0]} of snapshot {snapshot.id} is not what it was when it was made")
+        standing = Standing.from_data(told.standing, site.directory).of(site.directory, name)
+        if commit and standing.workspace.commit:
+            git.write_branch(os.path.join(made, "work", "upper"), spec.workspace.branch, commit)
+        work = os.path.join(made, "work")
+        os.chmod(work, 0o700 if owner is None else 0o711)
+        workspace.fresh_scratch(work, owner, wanted=bool(standing.workspace.lower))
+        # The work comes last: work that is there says that all of it is.
+        for part in ("root", "home"):
+            if part in parts:
+                os.renames(os.path.join(made, part), os.path.join(session, "seed" if part == "root" else "", part))
+        workspace.save_standing(site.directory, name, standing)
+        os.rename(work, os.path.join(session, "work"))
+    except OSError as error:
+        raise _unwritten(error) from error
+    finally:
+        beneath.remove_tree(made)
+    return standing
+
+
+# --- undoing -----------------------------------------------------------------------------------
+
+
+def undo(site: Site, operation: Operation) -> list[Undone]:
+    """Brings back what `operation` took away, session by session; what could not be is said."""
+    if operation.undone is not None:
+        raise UsageError(f"operation {operation.id} was undone already", hint="see `sessionctl undo --list`")
+    if operation.verb == "discard":
+        done = [_undiscarded(site, operation)]
+    else:
+        done = [_brought_back(site, operation, name) for name in operation.sessions]
+    if all(each.done for each in done):
+        snapshots.save_operation(site.directory, operation._replace(undone=site.clock()))
+    return done
+
+
+def _brought_back(site: Site, operation: Operation, name: str) -> Undone:
+    found = [s for s in snapshots.of_session(site.directory, name) if s.operation == operation.id and s.by == "rescue"]
+    if not found:
+        return Undone(name, True, "nothing of it was taken away")
+    rescue = found[-1]
+    if rescue.corrupt:
+        return Undone(name, False, f"what was kept of it cannot be used: {rescue.corrupt}")
+    if operation.verb == "prune" and workspace.is_there(site.directory, name):
+        return Undone(name, False, "there is a session of that name again: it stays as it is. What was pruned is"
+                      f" in its snapshot {rescue.id}: sessionctl restore {name} {rescue.id}")  # fmt: skip
+    try:
+        where = f"snapshots/{name}/{rescue.id}"
+        parts = [part for part in PARTS if part in rescue.parts]
+        sources = {part: f"{where}/{part}" for part in parts}
+        again = Operation(site.new_id(), "restore", site.clock(), (name,))
+        snapshots.save_operation(site.directory, again)
+        _bring(site, name, rescue, parts, sources, again.id, (name, rescue.id))
+    except SessionctlError as error:
+        return Undone(name, False, f"{error}{f' ({error.hint})' if error.hint else ''}")
+    shown = ", ".join(snapshots.SHOWN[part] for part in parts)
+    return Undone(name, True, f"{shown} as before")
+
+
+def _undiscarded(site: Site, operation: Operation) -> Undone:
+    (name,) = operation.sessions
+    for snapshot in snapshots.of_session(site.directory, name):
+        if snapshot.discarded == operation.id:
+            snapshots.take_back(site.directory, snapshot)
+            return Undone(name, True, f"snapshot {snapshot.id} is there again")
+    return Undone(name, False, "the snapshot is gone: the trash was emptied")
+
+
+def discard(site: Site, snapshot: Snapshot) -> Operation:
+    """Puts `snapshot` into the trash, as an operation that can be undone."""
+    if snapshot.discarded:
+        raise ConflictError(f"snapshot {snapshot.id} was discarded already")
+    operation = Operation(site.new_id(), "discard", site.clock(), (snapshot.session,), {"snapshot": snapshot.id})
+    snapshots.save_operation(site.directory, operation)
+    snapshots.discard(site.directory, snapshot, operation.id)
+    with site.store.writing():
+        undo = f"sessionctl undo {operation.id}"
+        site.store.note(snapshot.session, "discard", snapshot=snapshot.id, operation=operation.id, undo=undo)
+    return operation

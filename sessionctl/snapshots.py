@@ -1,0 +1,273 @@
+"""Snapshots on disk: what each consists of, and the operations that they can undo. Decides nothing, runs nothing.
+
+Below the project's state directory, where no sandbox can write::
+
+    snapshots/<session>/<id>/{work/upper,home,root}    the parts; what is not there was not taken
+    snapshots/<session>/<id>/snapshot.json             written last: without it, it is no snapshot
+    operations/<id>.json                               what one command was about to take away, for `undo`
+
+A snapshot that was copied holds a digest of each part. One that was made by moving a session's files out of
+its way needs none: they are the files themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple, Self
+
+from sessionctl import beneath
+from sessionctl.errors import StoreError, UsageError
+from sessionctl.model import Declaration, Digests, GitState, is_id, is_name, require_name
+from sessionctl.trees import Measure
+
+By = Literal["person", "rescue"]
+PART = Literal["work", "home", "root"]
+PARTS: tuple[PART, ...] = ("work", "home", "root")
+"""The workspace, the home with the agent's conversations in it, and the sandbox's own files."""
+SHOWN: Mapping[PART, str] = {"work": "workspace", "home": "agent", "root": "sandbox"}
+"""What a person calls them."""
+
+_FORM = 1
+_GIT = ("branch", "commit", "dirty", "ahead", "behind", "unpushed")
+
+
+class Snapshot(NamedTuple):
+    """A state of a session that can be brought back."""
+
+    session: str
+    id: str
+    made_at: float
+    """Unix time."""
+    by: By
+    """``person``: asked for; ``rescue``: taken before something was done to the session."""
+    message: str
+    operation: str
+    """Id of the operation it was taken for; empty when a person asked for it."""
+    backend: str
+    sandbox: str
+    """Id of the sandbox it was taken of."""
+    running: bool
+    made_of: Declaration
+    base: str
+    set_up: bool
+    """Whether setup had finished."""
+    created_at: float
+    """When the session was made."""
+    git: GitState
+    standing: Mapping[str, Any] | None
+    """What its work stood on, as in the session's ``workspace.json``."""
+    parts: Mapping[PART, Measure | None]
+    """None: moved here as it was."""
+    discarded: str = ""
+    """Id of the operation that discarded it; it is kept until the trash is emptied."""
+    corrupt: str = ""
+    """Why it cannot be used."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of content, as far as they were counted."""
+        return sum(part.size for part in self.parts.values() if part is not None)
+
+    @property
+    def lower(self) -> tuple[str, ...]:
+        """The base layers it stands on, named from the state directory."""
+        return tuple(self.standing["workspace"]["lower"]) if self.standing else ()
+
+    def data(self) -> dict[str, Any]:
+        """The JSON form; `from_data` is its inverse."""
+        fields = self._asdict()
+        del fields["discarded"], fields["corrupt"]
+        return {
+            "form": _FORM,
+            **fields,
+            "made_of": {"digests": list(self.made_of.digests), "data": dict(self.made_of.data)},
+            "git": {name: getattr(self.git, name) for name in _GIT},
+            "parts": {name: part._asdict() if part else None for name, part in self.parts.items()},
+        }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """`ValueError`, `KeyError` or `TypeError` when that is no snapshot."""
+        if data["form"] != _FORM:
+            raise ValueError(f"it has form {data['form']!a}, this sessionctl knows {_FORM}")
+        known = {name: data[name] for name in cls._fields if name in data}
+        known["made_of"] = Declaration(Digests(*data["made_of"]["digests"]), data["made_of"]["data"])
+        known["git"] = GitState(**data["git"])
+        known["parts"] = {name: Measure(**part) if part else None for name, part in data["parts"].items()}
+        return cls(**known)
+
+
+def place(directory: str, session: str, id: str) -> str:
+    """Where a snapshot is, or is to be."""
+    if not is_id(id):
+        raise UsageError(f"{id!a} is not the id of a snapshot", hint=f"see `sessionctl snapshots {session}`")
+    return os.path.join(directory, "snapshots", require_name(session), id)
+
+
+def fresh(directory: str, session: str) -> str:
+    """A new directory for a snapshot that is being made; `publish` moves it to its place, `sweep` takes it away."""
+    above = os.path.join(directory, "snapshots", require_name(session))
+    os.makedirs(above, 0o700, exist_ok=True)
+    made = os.path.join(above, beneath.temporary())
+    os.mkdir(made, 0o700)
+    return made
+
+
+def publish(directory: str, made: str, snapshot: Snapshot) -> None:
+    """Makes what is in the directory `made` the snapshot that `snapshot` describes. All or nothing."""
+    final = place(directory, snapshot.session, snapshot.id)
+    beneath.publish(os.path.join(made, "snapshot.json"), json.dumps(snapshot.data()).encode())
+    if made != final:
+        os.rename(made, final)
+    _sync(os.path.dirname(final))
+
+
+def of_session(directory: str, session: str) -> list[Snapshot]:
+    """The snapshots of a session, oldest first; damaged and discarded ones too."""
+    above = os.path.join(directory, "snapshots", require_name(session))
+    return [_load(above, session, id) for id in sorted(filter(is_id, _names(above)))]
+
+
+def all_of(directory: str) -> list[Snapshot]:
+    """The snapshots of all sessions, also of those that are gone."""
+    sessions = sorted(filter(is_name, _names(os.path.join(directory, "snapshots"))))
+    return [each for session in sessions for each in of_session(directory, session)]
+
+
+def chosen(directory: str, session: str, id: str | None) -> Snapshot:
+    """The snapshot of that id, or whose id ends so; without one, the latest that a person asked for."""
+    found = matching(of_session(directory, session), id)
+    if id is None:
+        if not found:
+            raise UsageError(
+                f"{session} has no snapshot that a person made", hint=f"see `sessionctl snapshots --all {session}`"
+            )
+        return found[-1]
+    if len(found) != 1:
+        several = ", ".join(each.id for each in found)
+        raise UsageError(
+            f"{session} has {f'several snapshots {id!a}: {several}' if found else f'no snapshot {id!a}'}",
+            hint=f"see `sessionctl snapshots --all {session}`",
+        )
+    if found[0].corrupt:
+        raise StoreError(f"snapshot {found[0].id} of {session} cannot be used: {found[0].corrupt}")
+    return found[0]
+
+
+def matching(found: Sequence[Snapshot], id: str | None) -> list[Snapshot]:
+    """Those that are meant by an id, or the end of one; by none: all usable ones that a person asked for."""
+    usable = [each for each in found if not each.discarded]
+    if id is None:
+        return [each for each in usable if each.by == "person" and not each.corrupt]
+    return [each for each in usable if id in (each.id, each.id.rpartition("-")[2])]
+
+
+def discard(directory: str, snapshot: Snapshot, operation: str) -> None:
+    """Marks a snapshot as discarded by `operation`: it is in the trash."""
+    file = os.path.join(place(directory, snapshot.session, snapshot.id), "discarded")
+    beneath.publish(file, operation.encode())
+
+
+def take_back(directory: str, snapshot: Snapshot) -> None:
+    """Makes a discarded snapshot one that can be seen again."""
+    with suppress(FileNotFoundError):
+        os.unlink(os.path.join(place(directory, snapshot.session, snapshot.id), "discarded"))
+
+
+def remove(directory: str, session: str, id: str) -> None:
+    """Removes a snapshot for good, what says that it is one first. Absent already is done."""
+    where = place(directory, session, id)
+    with suppress(FileNotFoundError):
+        os.unlink(os.path.join(where, "snapshot.json"))
+    beneath.remove_tree(where)
+    with suppress(OSError):
+        os.rmdir(os.path.dirname(where))
+
+
+def sweep(directory: str) -> None:
+    """Removes what a crash has left half-made. Only while nobody makes any."""
+    above = os.path.join(directory, "snapshots")
+    for session in filter(is_name, _names(above)):
+        beneath.sweep(os.path.join(above, session))
+    if os.path.isdir(os.path.join(directory, "operations")):
+        beneath.sweep(os.path.join(directory, "operations"))
+
+
+def _load(above: str, session: str, id: str) -> Snapshot:
+    where = os.path.join(above, id)
+    try:
+        with open(os.path.join(where, "snapshot.json"), "rb") as file:
+            found = Snapshot.from_data(json.load(file))
+        if (found.session, found.id) != (session, id):
+            raise ValueError(f"it says that it is {found.session!a} {found.id!a}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = "it was not finished" if isinstance(error, FileNotFoundError) else f"snapshot.json: {error}"
+        return _nothing(session, id, reason)
+    try:
+        with open(os.path.join(where, "discarded"), encoding="ascii") as file:
+            return found._replace(discarded=file.read() or "?")
+    except FileNotFoundError:
+        return found
+
+
+def _nothing(session: str, id: str, reason: str) -> Snapshot:
+    nothing = Declaration(Digests("", "", ""), {})
+    return Snapshot(
+        session, id, 0.0, "person", "", "", "", "", False, nothing, "", False, 0.0, GitState(), None, {}, corrupt=reason
+    )
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _sync(directory: str) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# --- operations --------------------------------------------------------------------------------
+
+
+class Operation(NamedTuple):
+    """One command that took something away, as it was when it began."""
+
+    id: str
+    verb: str
+    """``prune``, ``replace``, ``restore``, ``discard`` or ``rename``."""
+    time: float
+    sessions: tuple[str, ...]
+    data: Mapping[str, Any] = {}
+    """What else undoing it needs, by verb."""
+    undone: float | None = None
+    """When it was undone (Unix time)."""
+
+
+def save_operation(directory: str, operation: Operation) -> None:
+    """Writes an operation down; before it begins, so that one that was killed can be undone."""
+    above = os.path.join(directory, "operations")
+    os.makedirs(above, 0o700, exist_ok=True)
+    beneath.publish(os.path.join(above, f"{operation.id}.json"), json.dumps(operation._asdict()).encode())
+
+
+def operations(directory: str) -> list[Operation]:
+    """All operations, oldest first. One that cannot be read is left out: it is history, and no authority."""
+    above = os.path.join(directory, "operations")
+    return [*_operations(above, sorted(_names(above)))]
+
+
+def _operations(above: str, names: Sequence[str]) -> Iterable[Operation]:
+    for name in names:
+        if name.endswith(".json") and is_id(name.removesuffix(".json")):
+            with suppress(OSError, ValueError, TypeError, KeyError), open(os.path.join(above, name), "rb") as file:
+                data = json.load(file)
+                yield Operation(**{**data, "sessions": tuple(map(require_name, data["sessions"]))})
