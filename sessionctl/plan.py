@@ -157,6 +157,7 @@ def taken(data: Mapping[str, Any]) -> tuple[str, ...]:
         *(["network: the host's"] if data["network"] == "host" else []),
         *(f"env.{name}: {_secret(value)}" for name, value in data["env"].items() if not isinstance(value, str)),
         *(f"files.{each['path']}: {each['source']}" for each in data["files"] if each.get("outside")),
+        *([f"image: {data['image']}"] if data.get("image_outside") else []),
     )
 
 

@@ -109,7 +109,9 @@ class _Steps:
 
     def create(self, lane: Lane, action: Action, made: Observed | None) -> Made:
         spec = _spec(lane)
-        return Made(self.site.backend(spec.backend).create(spec, self.workspaces[spec.name]))
+        progress = self.site.progress
+        backend = self.site.backend(spec.backend)
+        return Made(backend.create(spec, self.workspaces[spec.name], lambda text: progress(f"{spec.name}: {text}")))
 
     def start(self, lane: Lane, action: Action, made: Observed | None) -> Made:
         target = _one(made)

@@ -46,6 +46,8 @@ COMMANDS = {
     "start": Place("using", "Start a session that is stopped"),
     "stop": Place("using", "End all processes of a session; its files stay"),
     "fetch": Place("using", "Bring a session's commits into the repository"),
+    "images": Place("storing", "List the images that are unpacked, and who uses them"),
+    "gc": Place("storing", "Remove unpacked images that nothing uses"),
     "doctor": Place("looking", "Check what this machine needs to run sandboxes"),
 }
 

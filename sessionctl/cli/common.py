@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -78,3 +79,17 @@ def seconds(text: str) -> float:
         return parse_duration(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(f"{error} ({error.hint})") from None
+
+
+def agreed(question: str, args: argparse.Namespace) -> bool:
+    """Whether a person says yes to `question`. `UsageError` when there is nobody to ask."""
+    if args.no_input or not sys.stdin.isatty():
+        raise UsageError("nothing was done: there is nobody to ask", hint="say --yes")
+    try:
+        answer = input(f"{question} [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    print("nothing was done")
+    return False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sessionctl import errors
 from sessionctl.cli.common import (
     Command,
+    agreed,
     approval_options,
     json_option,
     names_option,
@@ -123,7 +124,7 @@ def _once(args: argparse.Namespace, policy: Policy, question: str) -> int:
     print(plan_text(plan, paint))
     if plan.refused:
         return errors.USAGE
-    if plan.work and not args.yes and not _agreed(question, args):
+    if plan.work and not args.yes and not agreed(question, args):
         return errors.FAILED
     outcomes = _applied(project, plan)
     if outcomes:
@@ -146,19 +147,6 @@ def _untrusted(plan: Plan) -> UntrustedError:
 def _kept(plan: Plan) -> int:
     asked = [lane for lane in plan.lanes if lane.kept and lane.session in plan.policy.names]
     return errors.CHANGES if asked else errors.OK
-
-
-def _agreed(question: str, args: argparse.Namespace) -> bool:
-    if args.no_input or not sys.stdin.isatty():
-        raise UsageError("nothing was done: there is nobody to ask", hint="say --yes")
-    try:
-        answer = input(f"{question} [y/N] ")
-    except EOFError:
-        answer = ""
-    if answer.strip().lower() in ("y", "yes"):
-        return True
-    print("nothing was done")
-    return False
 
 
 def _applied(project: Project, plan: Plan):  # type: ignore[no-untyped-def]  # Sequence[Outcome], imported lazily
