@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import threading
 
     from sessionctl.executor import Outcome, Watcher
+    from sessionctl.garbage import Garbage, Use
     from sessionctl.history import Depth, Reader
     from sessionctl.keeping import Undone
     from sessionctl.site import Site
@@ -296,6 +297,10 @@ class Project:
                     unenforced[change.session] = tuple(f"{refusal.what}: {refusal.why}" for refusal in named)
                 refusals += [_said(refusal) for refusal in cannot if refusal not in named]
                 unfit = mounts.refusals(spec.mounts, self._ours)
+                if spec.image.startswith("rootfs:"):
+                    tree = spec.image.removeprefix("rootfs:")
+                    why = mounts.unfit(tree, self._ours)
+                    unfit += [f"image: {tree} {why}"] if why else []
                 refusals += unfit
                 if not unfit:
                     warned[change.session] = tuple(mounts.warnings(spec.mounts, self.backend(spec.backend).owner))
@@ -403,7 +408,8 @@ class Project:
                     "something changed since this plan was made", hint="run the command again to see the new one"
                 )
             site = self._site(progress)
-            operation = self._begun(site, "prune", [lane.session for lane in now.work if lane.removes])
+            taken = [lane.session for lane in now.work if lane.takes_away]
+            operation = self._begun(site, "prune" if plan.policy.prune else "replace", taken)
             outcomes = execute(now, steps(site, operation), jobs=self.settings.jobs, on=on, interrupted=interrupted)
             if plan.policy.prune:
                 self._release_bases()
@@ -434,6 +440,7 @@ class Project:
     def _sweep(self) -> None:
         """Finishes, or takes away, what a sessionctl that did not come to its end has left; begins another one."""
         from sessionctl import snapshots, switching, workspace
+        from sessionctl.images import library
 
         try:
             if os.path.lexists(self._unfinished):
@@ -441,6 +448,7 @@ class Project:
                 switching.finish(self._site(lambda text: None))
                 snapshots.sweep(self.directory)
                 workspace.sweep(self.directory)
+                library.sweep(self.directory)
             else:
                 os.close(os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
@@ -753,6 +761,34 @@ class Project:
             fetched = fetched._replace(moved=tuple(head for head in fetched.moved if _is_news(head, fetched, target)))
             self.store.note(name, "fetch", git=state, moved=list(fetched.moved), branch_moved=fetched.followed)
         return fetched
+
+    # --- images ------------------------------------------------------------------------------
+
+    def images(self) -> list[Use]:
+        """The images that are unpacked, and the sessions that use them."""
+        from sessionctl import garbage
+
+        return garbage.uses(self)
+
+    def garbage(self) -> Garbage:
+        """The unpacked images and layers that nothing uses. Changes nothing."""
+        from sessionctl import garbage
+
+        return garbage.garbage(self)
+
+    def collect(self, garbage: Garbage, wait: float = LOCK_WAIT) -> None:
+        """Removes `garbage`, which must still be garbage: `ConflictError` when it is not, and nothing was done."""
+        from sessionctl.images import library
+
+        if not garbage.images and not garbage.layers:
+            return
+        with self.changing(wait):
+            self.__dict__.pop("_resolved", None)  # the manifest may have changed while somebody was asked
+            if self.garbage() != garbage:
+                raise ConflictError(
+                    "something changed since this was listed", hint="run the command again to see the new list"
+                )
+            library.remove(self.directory, [image.digest for image in garbage.images], garbage.layers)
 
     # --- history and health ------------------------------------------------------------------
 

@@ -129,6 +129,28 @@ def list_layered(layers: Sequence[str], path: str, limit: int = 10_000) -> list[
     return sorted(name for name, shown in seen.items() if shown)
 
 
+def kind_layered(layers: Sequence[str], path: str) -> Kind | None:
+    """What is at `path` in the directory that overlayfs would make of `layers`, top first; None: nothing.
+
+    `Unsafe` when a symlink is on the way. A link at `path` itself is a ``link``.
+    """
+    *parents, name = _parts(path)
+    for root in layers:
+        fds = [open_root(root)]
+        try:
+            _descend(fds, parents, path)
+            info = os.stat(name, dir_fd=fds[-1], follow_symlinks=False)
+            return None if is_whiteout(info) else _KINDS.get(stat.S_IFMT(info.st_mode), "other")
+        except _Hidden:
+            return None
+        except FileNotFoundError:
+            if _opaque(fds):
+                return None
+        finally:
+            _close(fds)
+    return None
+
+
 def walk(root: str) -> Iterator[Entry]:
     """Everything below `root`, depth first, the names of each directory sorted, links not followed.
 

@@ -12,17 +12,14 @@ import json
 import os
 import stat
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import sessionctl
 from sessionctl import model
 from sessionctl.beneath import StrPath
 from sessionctl.errors import UsageError
 from sessionctl.model import Declaration, Digests, sha256
-
-if TYPE_CHECKING:
-    pass
 
 FILE = "sessions.toml"
 """What a manifest is called."""
@@ -190,8 +187,6 @@ class _Question(NamedTuple):
 
         Of `links` it is only kept where they lead: of a secret not even the size.
         """
-        from sessionctl import beneath
-
         identities = [_identity(path) for path in inputs]
         if not self.key or any(max(times) > started - _SETTLED_NS for _, _, _, _, *times in identities):
             return
@@ -203,22 +198,52 @@ class _Question(NamedTuple):
                 "declared": {name: [one.digests, one.data] for name, one in resolved.declared.items()},
             }
         ).encode()
-        directory = os.path.dirname(self.path)
-        try:
-            above = directory
-            while not os.path.lexists(above):
-                above = os.path.dirname(above)
-            if os.stat(above).st_uid not in (0, os.geteuid()):
-                return  # root with a user's HOME: a directory of root's there would be in the user's way
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-            if _private(os.stat(directory)):
-                beneath.publish(self.path, self.seal(body) + b"\n" + body)
-        except OSError:
-            return
+        _put(self.path, self.seal(body) + b"\n" + body)
 
     def seal(self, body: bytes) -> bytes:
         """What says that `body` is whole, and the answer to this question."""
         return sha256(self.key + body).hexdigest().encode()
+
+
+def remembered(path: str, find: Callable[[], str]) -> str:
+    """What `find` says of the file at `path`, kept while the file is the same by its size, inode and times."""
+    kept_at = os.path.join(
+        base_directory("CACHE"), "sessionctl", f"{sha256(os.fsencode(path)).hexdigest()[:32]}.digest"
+    )
+    identity = _identity(path)
+    try:
+        if _private(os.stat(os.path.dirname(kept_at))):
+            with open(kept_at, "rb", opener=_no_link) as file:
+                info = os.fstat(file.fileno())
+                if stat.S_ISREG(info.st_mode) and _private(info):
+                    known, answer = json.loads(file.read(_LIMIT))
+                    if known == identity and isinstance(answer, str):
+                        return answer
+    except (OSError, ValueError, TypeError):
+        pass
+    started = time.time_ns()
+    answer = find()
+    if _identity(path) == identity and max(identity[4:]) <= started - _SETTLED_NS:
+        _put(kept_at, json.dumps([identity, answer]).encode())
+    return answer
+
+
+def _put(path: str, content: bytes) -> None:
+    """Keeps `content` at `path` in the user's cache, if that can be done."""
+    from sessionctl import beneath
+
+    directory = os.path.dirname(path)
+    try:
+        above = directory
+        while not os.path.lexists(above):
+            above = os.path.dirname(above)
+        if os.stat(above).st_uid not in (0, os.geteuid()):
+            return  # root with a user's HOME: a directory of root's there would be in the user's way
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if _private(os.stat(directory)):
+            beneath.publish(path, content)
+    except OSError:
+        return
 
 
 def _no_wait(path: str, flags: int) -> int:

@@ -90,5 +90,9 @@ class BackendError(SessionctlError):
     """A backend could not do what its protocol promises."""
 
 
+class ImageError(SessionctlError):
+    """An image cannot be read, is broken or hostile, or is not the one that was declared."""
+
+
 class StoreError(SessionctlError):
     """The state directory or its database cannot be used."""

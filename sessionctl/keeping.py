@@ -42,6 +42,7 @@ class Undone(NamedTuple):
 def take(site: Site, name: str, *, message: str = "", quiesce: str = "") -> Snapshot:
     """A snapshot of session `name`, running or stopped, whole and verified. `quiesce` is run inside before."""
     target, record = sandbox(site, name)
+    _require_ours(site, target)
     if quiesce:
         _quieten(site, target, quiesce)
     made = snapshots.fresh(site.directory, name)
@@ -82,12 +83,6 @@ def _described(
         raise UsageError(f"{target.session} has no whole sandbox", hint="run `sessionctl apply`")
     name = target.session
     standing = workspace.load_standing(site.directory, name)
-    if standing is None or not target.workspace.upper.startswith(f"{site.directory}/sessions/{name}/work/"):
-        mode = target.made_of.data["workspace"]["mode"]
-        raise UsageError(
-            f"{name} works in mode {mode}, whose files are not sessionctl's to copy",
-            hint="commit them with git; modes clone and empty can be snapshotted",
-        )
     return Snapshot(
         session=name,
         id=site.new_id(),
@@ -103,9 +98,22 @@ def _described(
         set_up=record is not None and record.setup == target.id,
         created_at=record.created_at if record is not None else site.clock(),
         git=record.git if record is not None else GitState(),
-        standing=standing.data(site.directory),
+        standing=standing.data(site.directory) if standing is not None else None,
         parts={},
     )
+
+
+def _require_ours(site: Site, target: Observed) -> None:
+    """`UsageError` unless the work of `target` is in the state directory, where it can be copied whole."""
+    name = target.session
+    if target.workspace is None or target.made_of is None:
+        raise UsageError(f"{name} has no whole sandbox", hint="run `sessionctl apply`")
+    if not target.workspace.upper.startswith(f"{site.directory}/sessions/{name}/work/"):
+        mode = target.made_of.data["workspace"]["mode"]
+        raise UsageError(
+            f"{name} works in mode {mode}, whose files are not sessionctl's to copy",
+            hint="commit them with git; modes clone and empty can be snapshotted",
+        )
 
 
 def _copied(site: Site, target: Observed, made: str) -> Mapping[PART, trees.Measure | None]:
@@ -120,7 +128,7 @@ def _copied(site: Site, target: Observed, made: str) -> Mapping[PART, trees.Meas
     if os.path.lexists(home):
         parts["home"] = trees.copy(home, os.path.join(made, "home"), on=watch)
     if site.backend(target.backend).freeze(target, os.path.join(made, "root")):
-        parts["root"] = trees.measure(os.path.join(made, "root"))
+        parts["root"] = trees.measure(_tree(made, "root"))
     return parts
 
 
@@ -137,7 +145,7 @@ def _verify(site: Site, name: str, made: str, parts: Mapping[PART, trees.Measure
 
 def _tree(where: str, part: PART) -> str:
     """The directory that a part's digest is taken of."""
-    return os.path.join(where, "work", "upper") if part == "work" else os.path.join(where, part)
+    return os.path.join(where, part) if part == "home" else os.path.join(where, part, "upper")
 
 
 def _settle(directory: str) -> None:
@@ -204,8 +212,8 @@ def restore(site: Site, name: str, snapshot: Snapshot, parts: Sequence[PART] = P
         where = snapshots.place(site.directory, snapshot.session, snapshot.id)
         found: dict[PART, trees.Measure | None] = {}
         for part in wanted:
-            if part == "work":
-                os.mkdir(os.path.join(staged, "work"), 0o700)
+            if part != "home":
+                os.mkdir(os.path.join(staged, part), 0o700)
             found[part] = trees.copy(_tree(where, part), _tree(staged, part), on=_Watch(site, f"{name}: copied"))
             if snapshot.parts[part] not in (None, found[part]):
                 raise StoreError(
@@ -284,8 +292,11 @@ def _bring(
         last_active=now,
     )
     site.store.save(after)
-    base = os.path.join(site.directory, sources["root"]) if "root" in sources else ""
-    target = current if fits and current is not None else backend.create(made_of.spec, standing.workspace, base)
+    if fits and current is not None:
+        target = current
+    else:
+        base = workspace.seed(site.directory, name)
+        target = backend.create(made_of.spec, standing.workspace, site.progress, base=base)
     if running:
         target = backend.start(target)
     state = _read(site, target, after)
@@ -315,7 +326,8 @@ def revive(site: Site, name: str) -> None:
     standing = workspace.load_standing(site.directory, name)
     if standing is None or any(each.status != "partial" for each in backend.observe(session=name)):
         return
-    target = backend.create(record.last.spec, standing.workspace)
+    base = workspace.seed(site.directory, name)
+    target = backend.create(record.last.spec, standing.workspace, site.progress, base=base)
     site.store.save(record._replace(sandbox=target.id))
 
 
@@ -341,6 +353,23 @@ def put_aside(site: Site, target: Observed, record: Record | None, operation: st
     rescue = _described(site, target, record, by="rescue", message="", operation=operation)
     rescue = rescue._replace(parts=dict.fromkeys(PARTS), running=target.status == "running")
     switching.switch(site, Switch(rescue, {}, None, sandboxes=True, emptied=None))
+    return rescue
+
+
+def keep_root(site: Site, target: Observed, record: Record | None, operation: str) -> Snapshot | None:
+    """Moves the sandbox's own files out of `target`, which is stopped and removed next, into a snapshot.
+
+    None when it has none: its session's work and home stay, and nothing is lost with it.
+    """
+    if target.status == "partial" or target.made_of is None:
+        return None  # nothing ever ran in it
+    rescue = _described(site, target, record, by="rescue", message="", operation=operation)
+    kept = snapshots.place(site.directory, rescue.session, rescue.id)
+    os.makedirs(kept, 0o700)
+    if not site.backend(target.backend).freeze(target, os.path.join(kept, "root"), move=True):
+        snapshots.remove(site.directory, rescue.session, rescue.id)
+        return None
+    snapshots.publish(site.directory, kept, rescue._replace(parts={"root": None}))
     return rescue
 
 
@@ -386,9 +415,8 @@ def fork(site: Site, name: str, new: str, snapshot: Snapshot | None = None) -> R
         workspace.leave(site.directory, new)
         raise
     backend = site.backend(told.backend)
-    base = os.path.join(site.directory, "sessions", new, "seed", "root")
-    target = backend.create(spec, standing.workspace, base if os.path.lexists(base) else "")
-    beneath.remove_tree(os.path.dirname(base))
+    base = workspace.seed(site.directory, new)
+    target = backend.create(spec, standing.workspace, site.progress, base=base)
     if told.running:
         target = backend.start(target)
     state = _read(site, target, None)
@@ -407,24 +435,22 @@ def seed(site: Site, spec: SessionSpec, parent: str, snapshot: Snapshot | None =
     name = spec.name
     if snapshot is None:
         target, record = sandbox(site, parent)
+        _require_ours(site, target)
         told = _described(site, target, record, by="rescue", message="", operation="")
         backend = site.backend(target.backend)
         commit = _read(site, target, record).commit
     else:
         told, backend, commit = snapshot, site.backend(snapshot.backend), snapshot.git.commit
     assert told.standing is not None
-    owner = backend.owner
-    session = os.path.join(site.directory, "sessions", name)
-    workspace.session_directory(site.directory, name, owner)
-    made = os.path.join(session, beneath.temporary())
-    os.mkdir(made, 0o700)
+    made = snapshots.fresh(site.directory, name)
     try:
         if snapshot is None:
             with backend.paused(target):
                 parts = _copied(site, target, made)
         else:
             where = snapshots.place(site.directory, snapshot.session, snapshot.id)
-            os.mkdir(os.path.join(made, "work"), 0o700)
+            for part in set(snapshot.parts) - {"home"}:
+                os.mkdir(os.path.join(made, part), 0o700)
             parts = {part: trees.copy(_tree(where, part), _tree(made, part)) for part in snapshot.parts}
             wrong = [part for part in parts if snapshot.parts[part] not in (None, parts[part])]
             if wrong:
@@ -432,19 +458,15 @@ def seed(site: Site, spec: SessionSpec, parent: str, snapshot: Snapshot | None =
         standing = Standing.from_data(told.standing, site.directory).of(site.directory, name)
         if commit and standing.workspace.commit:
             git.write_branch(os.path.join(made, "work", "upper"), spec.workspace.branch, commit)
-        work = os.path.join(made, "work")
-        os.chmod(work, 0o700 if owner is None else 0o711)
-        workspace.fresh_scratch(work, owner, wanted=bool(standing.workspace.lower))
-        # The work comes last: work that is there says that all of it is.
-        for part in ("root", "home"):
-            if part in parts:
-                os.renames(os.path.join(made, part), os.path.join(session, "seed" if part == "root" else "", part))
-        workspace.save_standing(site.directory, name, standing)
-        os.rename(work, os.path.join(session, "work"))
+        sources: dict[PART, str] = {part: f"snapshots/{name}/{os.path.basename(made)}/{part}" for part in parts}
+        _prepare_places(site, backend.owner, name, standing, sources)
+        nothing = told._replace(session=name, id=site.new_id(), parts=dict.fromkeys(parts))
+        switching.switch(site, Switch(nothing, sources, standing.data(site.directory), sandboxes=False, emptied=None))
     except OSError as error:
         raise _unwritten(error) from error
     finally:
-        beneath.remove_tree(made)
+        if not os.path.lexists(os.path.join(site.directory, "sessions", name, "switch.json")):
+            beneath.remove_tree(made)
     return standing
 
 
@@ -467,7 +489,7 @@ def undo(site: Site, operation: Operation) -> list[Undone]:
 def _brought_back(site: Site, operation: Operation, name: str) -> Undone:
     found = [s for s in snapshots.of_session(site.directory, name) if s.operation == operation.id and s.by == "rescue"]
     if not found:
-        return Undone(name, True, "nothing of it was taken away")
+        return Undone(name, True, "nothing of it was taken away: its work and home are as they were")
     rescue = found[-1]
     if rescue.corrupt:
         return Undone(name, False, f"what was kept of it cannot be used: {rescue.corrupt}")

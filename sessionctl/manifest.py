@@ -33,10 +33,10 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from sessionctl import beneath, plugins
+from sessionctl import beneath, images, plugins
 from sessionctl.beneath import StrPath
-from sessionctl.declared import FILE
-from sessionctl.errors import ManifestError, Problem, UntrustedError, UsageError
+from sessionctl.declared import FILE, remembered
+from sessionctl.errors import ImageError, ManifestError, Problem, UntrustedError, UsageError
 from sessionctl.locate import Document, Key, dotted, load_document
 from sessionctl.model import (
     HOME,
@@ -76,7 +76,6 @@ NOT_YET: Mapping[str, frozenset[str]] = {
 """Keys of each table that a later release will enforce. Until then they are refused, never ignored."""
 
 NOT_YET_VALUES: Mapping[str, str] = {
-    "image": r".+",
     "network": r"allow",
     "network.mode": r"allow",
     "workspace.mode": r"bind|overlay|worktree",
@@ -237,6 +236,15 @@ def _wall(text: str) -> str:
     if not 1 <= seconds <= 366 * 86400:
         raise wrong(f"{_quoted(text)} is not from 1s to 366d")
     return text
+
+
+def _image(text: str) -> str:
+    if text != images.HOST and images.parse(text) is None:
+        if re.fullmatch(r"[a-z0-9][a-zA-Z0-9._/-]*(:[A-Za-z0-9._-]+)?(@sha256:[0-9a-f]{64})?", text):
+            hint = near(text.partition(":")[0], (images.HOST, *images.KINDS))
+            raise wrong(f"{_quoted(text)} is not supported yet: nothing is fetched from a registry", hint)
+        raise wrong(f"{_quoted(text)} is no image", "expected host, rootfs:DIR, archive:FILE or oci:LAYOUT[:TAG]")
+    return _label(text)
 
 
 def _disjoint(files: list[FileTable]) -> list[FileTable]:
@@ -447,7 +455,7 @@ _Network = Annotated[
 ]
 
 
-_PLAIN = ("backend", "image", "agent", "title", "state", "protect", "parent", "network")
+_PLAIN = ("backend", "agent", "title", "state", "protect", "parent", "network")
 """Keys whose value is the field's."""
 
 
@@ -463,8 +471,11 @@ class SessionTable(_Table):
     agent: _Agent = Field(
         default="", description="The coding agent: its name, or a table with its name. Recorded; not yet started."
     )
-    image: Literal["host"] = Field(
-        default="host", description="What the sandbox's file system is made of: the host's own."
+    image: Annotated[str, AfterValidator(_image), _text("^(host|(rootfs|archive|oci):.+)$")] = Field(
+        default="host",
+        description="What the sandbox's file system is made of. host: the host's programs, read-only; rootfs:DIR, "
+        "archive:FILE or oci:LAYOUT[:TAG]: that, as a writable layer over it. Relative to the manifest; outside of "
+        "the repository it needs --allow-host.",
     )
     backend: Annotated[str, _known("backends"), _NAME] = Field(
         default="bubblewrap", description="What makes the sandbox."
@@ -937,6 +948,7 @@ class _Judge:
         self.links: dict[str, None] = {}
         """The same, of what is not read."""
         self.digests: dict[str, str] = {}
+        self.pinned: dict[images.Reference, images.Pinned] = {}
 
     def require_room(self, sessions: dict[str, dict[str, _Value]]) -> None:
         """Empties `sessions` when they are too many: no more is said of them."""
@@ -962,6 +974,7 @@ class _Judge:
         files, mounts = self.files(values["files"]), self.mounts(values["mounts"])
         self.require_seen(values["files"], mounts)
         self.included(values["workspace.include"])
+        image = self.image(values["image"])
         for each in names:
             if not is_name(each):
                 self.problems.append(Problem(dotted(("sessions", name)), f"{each} is too long for a name", line))
@@ -971,10 +984,15 @@ class _Judge:
                 message = f"the name {each} is taken by another session"
                 self.problems.append(Problem(dotted(("sessions", name)), message, line))
             else:
-                self.declare(each, values, files, mounts)
+                self.declare(each, values, files, mounts, image)
 
     def declare(
-        self, name: str, values: dict[str, _Value], files: tuple[FileSpec, ...], mounts: tuple[MountSpec, ...]
+        self,
+        name: str,
+        values: dict[str, _Value],
+        files: tuple[FileSpec, ...],
+        mounts: tuple[MountSpec, ...],
+        image: Mapping[str, Any],
     ) -> None:
         def table(head: str) -> dict[str, Any]:
             cut = len(head) + 1
@@ -988,6 +1006,7 @@ class _Judge:
         spec = SessionSpec(
             name=name,
             **{key: values[key].value for key in _PLAIN},
+            **image,
             tags=tuple(values["tags"].value),
             setup=tuple(values["setup"].value),
             metadata=table("metadata"),
@@ -1005,7 +1024,9 @@ class _Judge:
             for number, table in enumerate(values[key].value)
         }
         self.origins[name] = {
-            path: values[listed[path][0]].origin(listed[path][1]) if path in listed else values[path].origin()
+            path: values[listed[path][0]].origin(listed[path][1])
+            if path in listed
+            else values[path.removesuffix(".source") if path == "image.source" else path].origin()
             for path in fields
         }
         for path, text, entry in self.forbidden:
@@ -1074,6 +1095,25 @@ class _Judge:
                 into.append(value.problem(f"{_quoted(table.source)} {refused}", number, "source"))
         return tuple(specs)
 
+    def image(self, value: _Value) -> dict[str, Any]:
+        """The fields of a declaration that `value`, an image, decides."""
+        reference = images.parse(value.value)
+        if reference is None:
+            return {"image": images.HOST}
+        try:
+            real = self.real(_host_path(reference.path, value), anywhere=True)
+            reference = reference._replace(path=real)
+            if reference not in self.pinned:
+                self.pinned[reference] = _pinned(reference)
+        except (_Refused, ImageError) as refused:
+            hint = refused.hint if isinstance(refused, ImageError) else ""
+            self.problems.append(value.problem(f"{_quoted(value.value)} {refused}", hint=hint))
+            return {"image": images.HOST}
+        self.inputs.update(dict.fromkeys(self.pinned[reference].inputs))
+        outside = not value.source.ours and not _is_below(real, self.root)
+        digest = self.pinned[reference].digest
+        return {"image": str(reference), "image_digest": digest, "image_outside": outside}
+
     def mounts(self, value: _Value) -> tuple[MountSpec, ...]:
         return tuple(MountSpec(self.leads(table.source, value), table.path, table.mode) for table in value.value)
 
@@ -1129,6 +1169,13 @@ class _Judge:
                 raise _Refused(f"cannot be read: {error.strerror}") from error
             self.digests[real] = hashlib.sha256(content).hexdigest()
         return self.digests[real]
+
+
+def _pinned(reference: images.Reference) -> images.Pinned:
+    if reference.kind != "archive":
+        return images.pin(reference)
+    # All of it must be read for its digest; of one that did not change that is known.
+    return images.Pinned(remembered(reference.path, lambda: images.pin(reference).digest), (reference.path,))
 
 
 def _host_path(text: str, value: _Value) -> str:

@@ -40,6 +40,7 @@ rewrites the marks of what is there; it replaces no sandbox for it (docker/compo
 EFFECT: Mapping[str, Effect] = {
     "backend": "replace",
     "image": "replace",
+    "image.source": "in-place",  # where it was found: what it is, its digest, is what counts
     "setup": "replace",
     "workspace.mode": "replace",
     "workspace.history": "replace",
@@ -177,6 +178,11 @@ class SessionSpec(NamedTuple):
     name: str
     backend: str = "bubblewrap"
     image: str = "host"
+    """``host``, or what of the host it is made of: ``rootfs:DIR``, ``archive:FILE``, ``oci:LAYOUT[:TAG]``, absolute."""
+    image_digest: str = ""
+    """What that was when it was resolved (`images.pin`); empty for ``host``."""
+    image_outside: bool = False
+    """Whether the repository's manifest names an image that lies outside of the repository."""
     agent: str = ""
     title: str = ""
     tags: tuple[str, ...] = ()
@@ -200,6 +206,8 @@ class SessionSpec(NamedTuple):
             "name": self.name,
             "backend": self.backend,
             "image": self.image,
+            "image_digest": self.image_digest,
+            "image_outside": self.image_outside,
             "agent": self.agent,
             "title": self.title,
             "tags": list(self.tags),
@@ -239,7 +247,8 @@ def flat(data: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON form of a spec as ``{path: value}``, one entry per field that can differ.
 
     ``env``, ``metadata``, ``files`` and ``mounts`` have one entry per key: ``env.RUST_LOG``,
-    ``files.~/.claude/settings.json``, ``mounts./cache/uv``. Secrets are never in a spec, so neither are they here.
+    ``files.~/.claude/settings.json``, ``mounts./cache/uv``. An image is what its digest
+    says. Secrets are never in a spec, so neither are they here.
     """
     result: dict[str, Any] = {}
     for key, value in data.items():
@@ -249,6 +258,13 @@ def flat(data: Mapping[str, Any]) -> dict[str, Any]:
         elif key == "mounts":
             for mount in value:
                 result[f"mounts.{mount['path']}"] = f"{mount['mode']} {mount['source']}"
+        elif key == "image" and data.get("image_digest"):
+            kind = value.partition(":")[0]
+            # A root file system is used where it is; what was unpacked is the same wherever it came from.
+            result[key] = f"{value if kind == 'rootfs' else kind} {data['image_digest']}"
+            result["image.source"] = value
+        elif key in ("image_digest", "image_outside"):
+            continue
         elif isinstance(value, Mapping):
             for inner, leaf in value.items():
                 result[f"{key}.{inner}"] = leaf

@@ -18,13 +18,14 @@ def refusals(mounts: Iterable[MountSpec], ours: Mapping[str, str]) -> list[str]:
     """
     found = []
     for mount in mounts:
-        why = _unfit(mount.source, ours)
+        why = unfit(mount.source, ours)
         if why:
             found.append(f"mounts.{mount.path}: {mount.source} {why}")
     return found
 
 
-def _unfit(source: str, ours: Mapping[str, str]) -> str:
+def unfit(source: str, ours: Mapping[str, str]) -> str:
+    """Why `source`, a real path, may not be seen by a session; empty when it may. `ours` as in `refusals`."""
     if source == "/":
         return "is all of the host"
     for place in _KERNEL:

@@ -84,6 +84,12 @@ class Lane(NamedTuple):
         """Whether nothing of the session is to stay."""
         return self.change.declared is None and any(action.verb in ("remove", "rescue") for action in self.actions)
 
+    @property
+    def takes_away(self) -> bool:
+        """Whether something goes that was whole: what `undo` may be asked to bring back."""
+        going = (action.target for action in self.actions if action.verb in ("remove", "rescue"))
+        return any(each is not None and each.status != "partial" for each in going)
+
 
 class Plan(NamedTuple):
     """The decision, whole. What is executed is this value and nothing else."""
@@ -168,6 +174,7 @@ def taken(data: Mapping[str, Any]) -> tuple[str, ...]:
         *(["network: the host's"] if data["network"] == "host" else []),
         *(f"env.{name}: {_secret(value)}" for name, value in data["env"].items() if not isinstance(value, str)),
         *(f"files.{each['path']}: {each['source']}" for each in data["files"] if each.get("outside")),
+        *([f"image: {data['image']}"] if data.get("image_outside") else []),
     )
 
 

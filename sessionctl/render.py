@@ -17,6 +17,8 @@ from sessionctl.units import duration, size
 if TYPE_CHECKING:
     from sessionctl.app import Check, Session
     from sessionctl.executor import Outcome
+    from sessionctl.garbage import Garbage, Use
+    from sessionctl.images.library import Kept
     from sessionctl.model import GitState
     from sessionctl.plan import Action, Lane, Plan
     from sessionctl.snapshots import Operation, Snapshot
@@ -240,6 +242,7 @@ def session_data(session: Session) -> dict[str, Any]:
         "agent": data.get("agent") or None,
         "agent_started": False,
         "image": data.get("image"),
+        "image_digest": data.get("image_digest") or None,
         "network": made_of.get("network"),
         "mounts": made_of.get("mounts", []),
         "title": data.get("title") or None,
@@ -347,6 +350,36 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[tuple[str, str]]], paint
     return "\n".join(lines)
 
 
+def images_text(uses: Sequence[Use], paint: Paint) -> str:
+    """A table of images."""
+    rows = [
+        (
+            (_short(each.image.digest), "bold"),
+            (size(each.size), ""),
+            (str(len(each.image.layers)), ""),
+            (", ".join(each.users) or "-", ""),
+            (printable(each.image.source), "dim"),
+        )
+        for each in uses
+    ]
+    return table(("IMAGE", "SIZE", "LAYERS", "USED BY", "FROM"), rows, paint)
+
+
+def garbage_text(found: Garbage) -> str:
+    """What `gc` would remove, or why nothing."""
+    if found.kept:
+        return f"nothing is removed: {printable(found.kept)}"
+    if not found.images and not found.layers:
+        return "every image is in use"
+    lines = [f"- {_short(image.digest)}  {printable(image.source)}" for image in found.images]
+    layers = f"{len(found.layers)} layer{'s' * (len(found.layers) != 1)}"
+    return "\n".join([*lines, f"{layers} that nothing else uses, {size(found.size)}"])
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
+
+
 def status_text(session: Session, files: Mapping[str, str], events: Sequence[Entry], now: float, paint: Paint) -> str:
     """Everything that is known of one session."""
     data, state, record, observed = session.data, session.git, session.record, session.observed
@@ -358,7 +391,8 @@ def status_text(session: Session, files: Mapping[str, str], events: Sequence[Ent
         lines.append(("running for", f"{duration(max(0, now - observed.started_at))}, pid {observed.pid}"))
     if record and record.stopped_at:
         lines.append(("stopped by hand", moment(record.stopped_at) or ""))
-    lines.append(("backend", f"{data.get('backend')}, image {data.get('image')}, network {made_of.get('network')}"))
+    image = f"image {printable(str(data.get('image')))}"
+    lines.append(("backend", f"{data.get('backend')}, {image}, network {made_of.get('network')}"))
     lines += [("mount", printable(f"{m['path']} is {m['source']}, {m['mode']}")) for m in made_of.get("mounts", [])]
     if data.get("agent"):
         lines.append(("agent", f"{data['agent']} (not started: sessionctl does not start agents yet)"))
@@ -560,6 +594,33 @@ class Progress:
 
 
 # --- JSON --------------------------------------------------------------------------------------
+
+
+def images_data(uses: Sequence[Use]) -> list[dict[str, Any]]:
+    """The JSON form of images."""
+    return [{**_image_data(each.image), "size": each.size, "users": list(each.users)} for each in uses]
+
+
+def garbage_data(found: Garbage) -> dict[str, Any]:
+    """The JSON form of what `gc` would remove."""
+    return {
+        "images": [_image_data(image) for image in found.images],
+        "layers": list(found.layers),
+        "size": found.size,
+        "kept": found.kept or None,
+    }
+
+
+def _image_data(image: Kept) -> dict[str, Any]:
+    return {
+        "digest": image.digest,
+        "source": image.source,
+        "layers": list(image.layers),
+        "env": sorted(image.config.env),
+        "user": image.config.user or None,
+        "directory": image.config.directory or None,
+        "made_at": moment(image.made_at),
+    }
 
 
 def moment(seconds: float | None) -> str | None:

@@ -99,7 +99,14 @@ class _Steps:
 
     def create(self, lane: Lane, action: Action, made: Observed | None) -> Made:
         spec = _spec(lane)
-        return Made(self.site.backend(spec.backend).create(spec, self.workspaces[spec.name]))
+        progress = self.site.progress
+        backend = self.site.backend(spec.backend)
+        base = workspace.seed(self.site.directory, spec.name)
+
+        def say(text: str) -> None:
+            progress(f"{spec.name}: {text}")
+
+        return Made(backend.create(spec, self.workspaces[spec.name], say, base=base))
 
     def start(self, lane: Lane, action: Action, made: Observed | None) -> Made:
         target = _one(made)
@@ -181,8 +188,10 @@ class _Steps:
 
     def remove(self, lane: Lane, action: Action, made: Observed | None) -> Made:
         target = _one(action.target)
+        kept = keeping.keep_root(self.site, target, lane.change.record, self.operation)
         self.site.backend(target.backend).remove(target)
-        return Made(made)
+        notes = (f"what was installed in it is kept: sessionctl undo {self.operation}",) if kept else ()
+        return Made(made, notes)
 
     def rescue(self, lane: Lane, action: Action, made: Observed | None) -> Made:
         target = _one(action.target)

@@ -112,9 +112,11 @@ def _finish(site: Site, wanted: Switch) -> None:
 
 def _exchange(directory: str, session: str, kept: str, part: PART, wanted: Switch) -> None:
     """One part: what is there into the snapshot, the new one in its place. Where its source is gone, it was done."""
-    here, there = os.path.join(session, part), os.path.join(kept, part)
+    # The sandbox's own files wait where the next sandbox that is made takes them from.
+    here = os.path.join(session, "seed", "root") if part == "root" else os.path.join(session, part)
+    there = os.path.join(kept, part)
     source = os.path.join(directory, wanted.sources[part]) if part in wanted.sources else ""
-    if part == "root" or (source and not os.path.lexists(source)):
+    if source and not os.path.lexists(source):
         return
     if os.path.lexists(here) and not os.path.lexists(there):
         os.rename(here, there)
@@ -126,4 +128,5 @@ def _exchange(directory: str, session: str, kept: str, part: PART, wanted: Switc
             content = json.dumps(wanted.standing).encode()
             beneath.publish(os.path.join(session, "workspace.json"), content)
     if source:
+        os.makedirs(os.path.dirname(here), 0o700, exist_ok=True)
         os.rename(source, here)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sessionctl import beneath, process
-from sessionctl.backends import Backend, Command, Context, Finding, Refusal
+from sessionctl.backends import Backend, Command, Context, Finding, Progress, Refusal, silent
 from sessionctl.backends.bubblewrap import injected
 from sessionctl.errors import BackendError
 from sessionctl.model import (
@@ -116,7 +116,9 @@ class MemoryBackend:
     def freeze(self, target: Observed, place: str, *, move: bool = False) -> bool:
         return False
 
-    def create(self, spec: SessionSpec, workspace: Workspace, base: str = "") -> Observed:
+    def create(
+        self, spec: SessionSpec, workspace: Workspace, progress: Progress = silent, *, base: str = ""
+    ) -> Observed:
         declaration = Declaration.of(spec)
         session = self._sessions / spec.name
         (session / "home").mkdir(parents=True, exist_ok=True)

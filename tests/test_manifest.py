@@ -406,7 +406,6 @@ workspace.base = "main"
     "keys",
     [
         *(f"{key} = 1" for key in sorted(manifest.NOT_YET[""])),
-        'image = "rootfs:DIR"',
         'image = "debian:12"',
         'network = { mode = "allow" }',
         'network = { mode = "none", allow = ["a:1"] }',

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from sessionctl.beneath import StrPath
 from sessionctl.model import Observed, SessionSpec, Workspace
+
+Progress = Callable[[str], None]
+"""Takes a few words for a person who waits."""
+
+
+def silent(text: str) -> None:
+    """The `Progress` that nobody hears."""
 
 
 class Context(NamedTuple):
@@ -86,14 +93,17 @@ class Backend(Protocol):
         Raises `BackendError` when it cannot look: not knowing is not the same as nothing there.
         """
 
-    def create(self, spec: SessionSpec, workspace: Workspace, base: str = "") -> Observed:
+    def create(
+        self, spec: SessionSpec, workspace: Workspace, progress: Progress = silent, *, base: str = ""
+    ) -> Observed:
         """A ready, stopped sandbox for `spec`; its mark is moved into place last.
 
         `base` is a directory that `freeze` made: it is moved in, and a new sandbox begins with its files.
 
         A ready one of the session that was made of the same replace digest is returned as it is.
         What a crash left half-made for the session may be used or is left for `remove`.
-        The session's own files (its work and home) are never emptied.
+        The session's own files (its work and home) are never emptied. `progress` hears what takes
+        long, such as an image that is unpacked; `ImageError` when that is broken or not what was declared.
         """
 
     def update(self, target: Observed, spec: SessionSpec) -> Observed:

@@ -52,6 +52,8 @@ COMMANDS = {
     "fork": Place("keeping", "Make a copy of a session, on a branch of its own"),
     "discard": Place("keeping", "Put a snapshot into the trash"),
     "undo": Place("keeping", "Bring back what a command took away"),
+    "images": Place("storing", "List the images that are unpacked, and who uses them"),
+    "gc": Place("storing", "Remove unpacked images that nothing uses"),
     "doctor": Place("looking", "Check what this machine needs to run sandboxes"),
 }
 

@@ -82,6 +82,7 @@ def seconds(text: str) -> float:
 
 
 def agreed(question: str, args: argparse.Namespace) -> bool:
+    """Whether a person says yes to `question`. `UsageError` when there is nobody to ask."""
     if args.no_input or not sys.stdin.isatty():
         raise UsageError("nothing was done: there is nobody to ask", hint="say --yes")
     try:

@@ -41,6 +41,7 @@ from sessionctl.workspace.work import (
     home,
     is_there,
     leave,
+    seed,
     session_directory,
     sweep,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "prepare",
     "release_base",
     "save_standing",
+    "seed",
     "session_directory",
     "sweep",
     "unused_bases",

@@ -68,6 +68,12 @@ def fresh_scratch(work: str, owner: Owner, *, wanted: bool) -> None:
         give(os.path.join(work, "scratch"), 0o700, owner)
 
 
+def seed(directory: StrPath, name: str) -> str:
+    """Where the files are that session `name`'s next sandbox begins with; empty when there are none."""
+    waiting = os.path.join(directory, "sessions", require_name(name), "seed", "root")
+    return waiting if os.path.lexists(os.path.join(waiting, "upper")) else ""
+
+
 def discard(directory: StrPath, name: str) -> None:
     """Removes the work and the home of session `name`, and what they stood on. Absent already is done.
 
@@ -96,6 +102,8 @@ def leave(directory: StrPath, name: str) -> None:
     session = os.path.join(directory, "sessions", require_name(name))
     for part in _HALF:
         beneath.remove_tree(os.path.join(session, part))
+    if not seed(directory, name):
+        beneath.remove_tree(os.path.join(session, "seed"))
     if os.path.isdir(session) and not is_there(directory, name) and not any(map(is_id, os.listdir(session))):
         beneath.remove_tree(session)
 

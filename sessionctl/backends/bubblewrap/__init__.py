@@ -1,4 +1,4 @@
-"""Sandboxes made by bubblewrap, on the host's own programs: no daemon, no image, no root.
+"""Sandboxes made by bubblewrap, on the host's own programs or on an image: no daemon, no root.
 
 On disk, below the project's state directory::
 
@@ -9,6 +9,8 @@ On disk, below the project's state directory::
     sessions/<name>/<id>/run     its pid 1, with the proof that it is the one
     sessions/<name>/<id>/groups  the cgroups it has, when it has limits; there while they may be
     sessions/<name>/<id>/paused  there while its processes are paused
+    sessions/<name>/<id>/base    where that came from, until there is a mark
+    sessions/<name>/<id>/root    what was written over its image; there when it has one
     sessions/<name>/<id>/log     what bwrap complained about at the last start
 
 A sandbox is a directory with a mark. It runs when its pid 1 lives, and that is asked of the kernel
@@ -30,8 +32,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sessionctl import beneath
-from sessionctl.backends import Command, Context, Finding, Refusal
+from sessionctl import beneath, trees
+from sessionctl.backends import Command, Context, Finding, Progress, Refusal, silent
 from sessionctl.backends.bubblewrap import alive, launching, profile
 from sessionctl.backends.bubblewrap.alive import Life
 from sessionctl.errors import BackendError
@@ -41,11 +43,13 @@ from sessionctl.model import (
     Digests,
     Effect,
     LimitsSpec,
+    Mount,
     MountSpec,
     Observed,
     SessionSpec,
     Workspace,
     effect_of,
+    flat,
     is_id,
     is_name,
     make_id,
@@ -54,13 +58,14 @@ from sessionctl.model import (
 
 if TYPE_CHECKING:
     from sessionctl.backends.bubblewrap.limits import Group
+    from sessionctl.images import Root
 
 OWNER = 300_000
 """Host uid and gid of root's sandboxes: no account's."""
 
 _NAME = "bubblewrap"
-_FORM = 1
-"""Version of the mark's form."""
+_FORM = 2
+"""Version of the mark's form: 2 for sandboxes with an image, which an earlier release would run on the host's root."""
 _GROUP_WAIT = 5.0
 """Seconds until a cgroup whose processes were killed has none any more."""
 _START_TIMEOUT = 30.0
@@ -82,11 +87,15 @@ class _Mark(NamedTuple):
     files: Mapping[str, str]
     """Per injected file the SHA-256 of what was last written."""
     clashes: tuple[str, ...]
-    form: int = _FORM
+    form: int = 1
+    root: Root | None = None
+    """What an image gives; None: the host's programs."""
 
     def dump(self, directory: str) -> bytes:
         data = {
             **self._asdict(),
+            "form": _FORM if self.root else 1,
+            "root": self.root and self.root._asdict(),
             "made_of": {"digests": list(self.made_of.digests), "data": self.made_of.data},
             "workspace": self.workspace.data(directory),
         }
@@ -98,8 +107,11 @@ class _Mark(NamedTuple):
         data = json.loads(text)
         made_of = Declaration(Digests(*data["made_of"]["digests"]), data["made_of"]["data"])
         workspace = Workspace.from_data(data["workspace"], directory)
-        known = {**{name: data[name] for name in cls._fields}, "made_of": made_of, "workspace": workspace}
-        return cls(**{**known, "clashes": tuple(data["clashes"])})
+        known = {name: data[name] for name in cls._fields if name != "root"}
+        root = _root(data["root"]) if data.get("root") else None
+        return cls(
+            **{**known, "made_of": made_of, "workspace": workspace, "clashes": tuple(data["clashes"]), "root": root}
+        )
 
 
 class Backend:
@@ -171,8 +183,8 @@ class Backend:
             mark = _Mark.load(_read(self._file(name, id, "mark")), self._directory)
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return Observed(name, id, _NAME, "partial", pid=pid, started_at=started_at)
-        if life is None and not os.path.isdir(mark.workspace.upper):
-            return Observed(name, id, _NAME, "partial")  # its work is gone: it has nothing to run on any more
+        if life is None and not all(map(os.path.isdir, [mark.workspace.upper, *self._lower(mark)])):
+            return Observed(name, id, _NAME, "partial")  # its work or image is gone: it has nothing to run on any more
         return Observed(
             session=name,
             id=id,
@@ -239,7 +251,9 @@ class Backend:
 
     # --- what is changed -------------------------------------------------------------------------
 
-    def create(self, spec: SessionSpec, workspace: Workspace, base: str = "") -> Observed:
+    def create(
+        self, spec: SessionSpec, workspace: Workspace, progress: Progress = silent, *, base: str = ""
+    ) -> Observed:
         name = require_name(spec.name)
         declaration = Declaration.of(spec)
         boot = alive.boot_id()
@@ -250,12 +264,17 @@ class Backend:
                 if observed.made_of.digests.replace == declaration.digests.replace:
                     return observed
                 last = observed
+        root = self._unpacked(spec, progress)
         before = self._load(last) if last else None
         written = self._inject(name, declaration, before)
         id = make_id(time.strftime("%Y%m%dT%H%M%S", time.gmtime()), os.urandom(4))
         os.mkdir(os.path.join(self._session(name), id), 0o700)
-        mark = _Mark(self._project, name, id, time.time(), declaration, workspace, *written)
+        mark = _Mark(self._project, name, id, time.time(), declaration, workspace, *written, root=root)
+        if root is not None:
+            self._furnish(mark, root, base)
         beneath.publish(self._file(name, id, "mark"), mark.dump(self._directory))
+        with suppress(FileNotFoundError):
+            os.unlink(self._file(name, id, "base"))
         return self._observe(name, id, boot)
 
     def update(self, target: Observed, spec: SessionSpec) -> Observed:
@@ -333,7 +352,15 @@ class Backend:
                 os.unlink(file)
 
     def freeze(self, target: Observed, place: str, *, move: bool = False) -> bool:
-        return False  # all that is written in it is in its work and its home
+        own = self._file(*self._require_place(target), "root")
+        if not os.path.lexists(own):
+            return False  # all that is written in it is in its work and its home
+        if move:
+            os.rename(own, place)
+        else:
+            os.mkdir(place, 0o700)
+            trees.copy(os.path.join(own, "upper"), os.path.join(place, "upper"))
+        return True
 
     def remove(self, target: Observed) -> None:
         if not target.id:
@@ -343,6 +370,8 @@ class Backend:
         if observed.status == "running":
             raise BackendError(f"sandbox {id} of session {name} is running", hint=f"sessionctl stop {name}")
         self.stop(observed)  # a partial one is nobody's: nothing that still runs in it may stay behind
+        if not os.path.lexists(self._file(name, id, "mark")):
+            self._give_back(name, id)
         with suppress(FileNotFoundError):
             os.unlink(self._file(name, id, "mark"))
         try:
@@ -369,7 +398,7 @@ class Backend:
             raise BackendError(f"session {target.session} is not running", hint=f"sessionctl start {target.session}")
         terminal = {"TERM": os.environ.get("TERM", "xterm-256color")} if tty else {}
         plain = {name: value for name, value in mark.made_of.data["env"].items() if isinstance(value, str)}
-        variables = {**profile.environment(), **terminal, **plain, **(env or {})}
+        variables = {**self._environment(mark), **terminal, **plain, **(env or {})}
         return launching.entering(
             argv,
             variables,
@@ -379,10 +408,87 @@ class Backend:
             machine=self._machine,
             owner=self.owner,
             host_network=mark.made_of.data["network"] == "host",
+            alone=mark.root is not None,
             **self._limits_of_a_command(mark),
         )
 
     # --- how -------------------------------------------------------------------------------------
+
+    # Images: unpacked by `images.library`, whose directories are mounted as they are.
+
+    def _unpacked(self, spec: SessionSpec, progress: Progress) -> Root | None:
+        if spec.image == "host":
+            return None
+        from sessionctl import images
+        from sessionctl.images import library
+
+        reference = images.parse(spec.image)
+        if reference is None or not spec.image_digest:
+            raise BackendError(f"{spec.image!a} is no image that was resolved", hint="sessionctl plan")
+        return library.prepare(self._directory, reference, spec.image_digest, self.owner, progress)
+
+    def _furnish(self, mark: _Mark, root: Root, base: str) -> None:
+        from sessionctl.backends.bubblewrap import rooting
+
+        stacked = self._stacked(mark)
+        assert stacked is not None
+        os.mkdir(os.path.dirname(stacked.upper), 0o711)  # its user passes through, where it is mounted
+        if base:
+            # Until there is a mark, `remove` puts them back: whatever ends this half-way.
+            beneath.publish(self._file(mark.session, mark.id, "base"), os.path.relpath(base, self._directory).encode())
+            os.rename(os.path.join(base, "upper"), stacked.upper)
+        for path in (stacked.scratch,) if base else (stacked.upper, stacked.scratch):
+            os.mkdir(path, 0o755)
+            if self.owner:
+                os.chown(path, *self.owner)
+        if not base:
+            rooting.furnish(mark.session, root, [stacked.upper, *reversed(stacked.lower)], self.owner)
+
+    def _give_back(self, name: str, id: str) -> None:
+        """Puts the files that a sandbox was to begin with back where `create`, which was killed, took them from."""
+        try:
+            base = os.path.join(self._directory, os.fsdecode(_read(self._file(name, id, "base"))))
+        except FileNotFoundError:
+            return
+        upper = self._file(name, id, "root/upper")
+        if os.path.lexists(upper) and not os.path.lexists(os.path.join(base, "upper")):
+            os.rename(upper, os.path.join(base, "upper"))
+
+    def _environment(self, mark: _Mark) -> Mapping[str, str]:
+        """What commands inside start from."""
+        if mark.root is None:
+            return profile.environment()
+        ours = profile.environment(user=mark.root.user or ("root" if mark.root.uid == 0 else profile.USER))
+        # An image may say where its programs are; where the home is, it cannot know.
+        return {**ours, **mark.root.env, **{name: ours[name] for name in ("HOME", "USER", "LOGNAME")}}
+
+    def _lower(self, mark: _Mark) -> list[str]:
+        """The directories of the mark's image, bottom first."""
+        return [os.path.join(self._directory, path) for path in mark.root.lower] if mark.root else []
+
+    def _stacked(self, mark: _Mark) -> profile.Root | None:
+        if mark.root is None:
+            return None
+        place = self._file(mark.session, mark.id, "root")
+        return profile.Root(
+            tuple(self._lower(mark)), f"{place}/upper", f"{place}/scratch", mark.root.uid, mark.root.gid
+        )
+
+    def _require_points(self, mark: _Mark, root: profile.Root, resolver: bytes | None) -> None:
+        """Makes ready what bwrap mounts upon in an image, and what it needs to look names up."""
+        from sessionctl.backends.bubblewrap import rooting
+
+        layers = [root.upper, *reversed(root.lower)]
+        for path in root.lower:
+            if os.path.realpath(path) != path and not path.startswith(f"{self._directory}/"):
+                raise BackendError(f"{path} became a symbolic link: its session cannot run on it")
+        points = dict.fromkeys(profile.POINTS, True)
+        mounts: list[Mount | MountSpec] = [*mark.workspace.mounts, *mark.made_of.spec.mounts]
+        ours = (f"{HOME}/", f"{profile.INTERNAL}/", "/tmp/", "/dev/", "/proc/")
+        points |= {each.path: os.path.isdir(each.source) for each in mounts if not each.path.startswith(ours)}
+        rooting.require_points(layers, points, self.owner)
+        if resolver is not None:
+            rooting.write(layers, "etc/resolv.conf", resolver, self.owner)
 
     # Limits: which cgroups there are is written down before they are made, and as long as they may be.
 
@@ -470,8 +576,12 @@ class Backend:
 
         session = self._session(mark.session)
         home, bwrap = os.path.join(session, "home"), host.locate()
-        sources = self._sources(mark, bwrap)
+        root = self._stacked(mark)
+        sources = self._sources(mark, bwrap, root)
         spec = mark.made_of.spec
+        resolver = host.resolver() if spec.network == "host" else None
+        if root is not None:
+            self._require_points(mark, root, resolver)
         fresh = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with _Descriptors() as fds:
             mounted = [fds.keep(_mounted(mount)) for mount in spec.mounts]
@@ -485,7 +595,8 @@ class Backend:
                 given=profile.given(spec.mounts, [f"/run/{len(sources) + n}" for n in range(len(mounted))])
                 if self.owner
                 else profile.given(spec.mounts, mounted),
-                resolver=host.resolver() if spec.network == "host" else None,
+                resolver=resolver,
+                root=root and root.moved(sources),
             )
             info = fds.keep(os.open(self._file(mark.session, mark.id, "info"), fresh, 0o600))
             log = fds.keep(os.open(self._file(mark.session, mark.id, "log"), fresh, 0o600))
@@ -552,15 +663,20 @@ class Backend:
         words = profile.inspection(argv, env, workspace, host.layout(), self._machine)
         return launching.watching(bwrap, words, sources, self.owner)
 
-    def _sources(self, mark: _Mark, bwrap: str) -> list[str]:
+    def _sources(self, mark: _Mark, bwrap: str, root: profile.Root | None = None) -> list[str]:
         """What launch.py must put where the sandboxes' user reaches it; nothing when we are that user."""
         if not self.owner:
             return []
         from sessionctl.backends.bubblewrap import host
 
+        layers: list[str] = []
+        if root is not None:
+            images = f"{self._directory}/images"
+            lower = [path for path in root.lower if not path.startswith(f"{images}/")]
+            layers = [os.path.dirname(root.upper), *(lower or [images])]
         used = [mark.workspace.upper, *mark.workspace.lower, *(mount.source for mount in mark.workspace.mounts)]
         inside = self._session(mark.session)
-        return [inside, host.home_of(bwrap), *(path for path in used if not path.startswith(f"{inside}/"))]
+        return [*layers, inside, host.home_of(bwrap), *(path for path in used if not path.startswith(f"{inside}/"))]
 
     def _inject(
         self, name: str, declaration: Declaration, before: _Mark | None
@@ -646,6 +762,12 @@ class Backend:
         return f"{self._sessions}/{name}/{id}/{file}"
 
 
+def _root(data: Mapping[str, Any]) -> Root:
+    from sessionctl.images import Root
+
+    return Root(**{**data, "lower": tuple(data["lower"])})
+
+
 def _taken(lock: int) -> bool:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -657,7 +779,11 @@ def _taken(lock: int) -> bool:
 def _unsupported(spec: SessionSpec) -> list[Refusal]:
     refusals = []
     if spec.image != "host":
-        refusals.append(Refusal("image", f"bubblewrap cannot use {spec.image!a} yet", 'image = "host"'))
+        from sessionctl import images
+
+        if images.parse(spec.image) is None:
+            known = "host, rootfs:DIR, archive:FILE or oci:LAYOUT[:TAG]"
+            refusals.append(Refusal("image", f"bubblewrap cannot use {spec.image!a}", known))
     for mount in spec.mounts:
         if mount.path.startswith(f"{HOME}/") and os.path.isfile(mount.source):
             why = f"a file cannot be mounted in the home ({mount.path})"
@@ -692,8 +818,11 @@ def _mounted(mount: MountSpec) -> int:
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any], effects: set[Effect], prefix: str = "") -> dict[str, Any]:
     """`new` in the fields whose change costs one of `effects`, `old` in the others."""
+    same_image = flat(old).get("image") == flat(new).get("image") if not prefix else False
     return {
-        key: _merged(old[key], value, effects, "workspace.")
+        key: (value if same_image else old[key])
+        if key.startswith("image")
+        else _merged(old[key], value, effects, "workspace.")
         if key == "workspace"
         else (value if key == "name" or effect_of(prefix + key) in effects else old[key])
         for key, value in new.items()

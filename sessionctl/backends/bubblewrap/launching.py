@@ -34,16 +34,17 @@ def entering(
     groups: Sequence[str] = (),
     rlimits: Mapping[int, int] | None = None,
     processors: Sequence[int] = (),
+    alone: bool = False,
 ) -> Command:
     """Runs `argv` in the sandbox whose pid 1 is `pid`, with `env` as its whole environment.
 
     It is refused when the sandbox is in the host's network, unless `host_network`. `groups` are the
     files of the cgroups it joins, `rlimits` resource limits by number, `processors` those it may
-    use, all when there are none.
+    use, all when there are none; `alone` is the filter's.
     """
     helper = {
         "PID": f"{pid} {start}",
-        "FILTER": seccomp.program(machine, pinned=bool(processors)).hex(),
+        "FILTER": seccomp.program(machine, pinned=bool(processors), alone=alone).hex(),
         "LAUNCHER": elf.executable(machine, "launch").hex(),
         "PLACES": f"{WORKSPACE}:{HOME}",
         **({"TTY": "1"} if tty else {}),

@@ -24,8 +24,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _ISOLATION = (
     *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
-    *("--disable-userns", "--uid", str(UID), "--gid", str(UID), "--cap-drop", "ALL"),
-    *("--new-session", "--as-pid-1", "--clearenv"),
+    *("--disable-userns", "--cap-drop", "ALL", "--new-session", "--as-pid-1", "--clearenv"),
 )
 # Not --unshare-all: it goes on without a user namespace where there are none. As pid 1 bwrap's own
 # reaper would show the host's bwrap in /proc/1/exe, to be chmod'ed by the agent if the user owns it.
@@ -47,9 +46,27 @@ class Layout(NamedTuple):
     """Directories that stand beside /usr where it is not merged."""
 
 
-def environment(home: str = HOME) -> dict[str, str]:
+class Root(NamedTuple):
+    """A sandbox's file system where it is an image's: `upper` takes the writes over `lower`, bottom first."""
+
+    lower: tuple[str, ...]
+    upper: str
+    scratch: str
+    uid: int
+    gid: int
+
+    def moved(self, sources: Sequence[str]) -> Root:
+        """The same as found where the n-th of `sources` is mounted (see `move`)."""
+        return self._replace(
+            lower=tuple(move(path, sources) for path in self.lower),
+            upper=move(self.upper, sources),
+            scratch=move(self.scratch, sources),
+        )
+
+
+def environment(home: str = HOME, user: str = USER) -> dict[str, str]:
     """What every program in a sandbox starts from."""
-    return {"PATH": PATH, "HOME": home, "USER": USER, "LOGNAME": USER, "LANG": "C.UTF-8"}
+    return {"PATH": PATH, "HOME": home, "USER": user, "LOGNAME": user, "LANG": "C.UTF-8"}
 
 
 def session(
@@ -62,26 +79,27 @@ def session(
     *,
     given: Sequence[Word] = (),
     resolver: bytes | None = None,
+    root: Root | None = None,
 ) -> list[Word]:
     """The sandbox of session `name`: `home` and `workspace` writable, all else read-only or its own.
 
     `given` mounts more of the host. With `resolver`, the content of its /etc/resolv.conf, it stays in the
-    host's network; without, it has none.
+    host's network; without, it has none. With `root`, that is its file system, and writable; its mount
+    points must be there (see rooting.py).
     """
     return [
         *_ISOLATION,
+        *_identity(root),
         *(["--unshare-net"] if resolver is None else []),
         *("--hostname", name),
-        *("--seccomp", seccomp.program(machine)),
-        *_image(layout),
-        *_etc(name, resolver or b""),
-        *_kernel_mounts(),
+        *("--seccomp", seccomp.program(machine, alone=root is not None)),
+        *([*_image(layout), *_etc(name, resolver or b""), *_kernel_mounts()] if root is None else _stacked(root)),
         *("--bind", home, HOME),
         *_workspace(workspace),
         *_mounts(workspace),
         *given,
         *("--perms", "0555", "--file", elf.executable(machine, "init"), INIT),
-        *_sealed_root(),
+        *_sealed_root("/" if root is None else INTERNAL),
         *("--", *program),
     ]
 
@@ -98,6 +116,7 @@ def inspection(
     variables = {**environment("/tmp"), **env}
     return [
         *_ISOLATION,
+        *_identity(None),
         *("--unshare-net", "--die-with-parent"),
         *("--hostname", "inspection"),
         *("--seccomp", seccomp.program(machine)),
@@ -146,7 +165,36 @@ def _image(layout: Layout) -> list[Word]:
     ]
 
 
+def _identity(root: Root | None) -> list[Word]:
+    uid, gid = (UID, UID) if root is None else (root.uid, root.gid)
+    return ["--uid", str(uid), "--gid", str(gid)]
+
+
+POINTS = ("/proc", "/dev", "/tmp", INTERNAL, HOME, WORKSPACE)
+"""Where something is always mounted in an image."""
+
+
+def _stacked(root: Root) -> list[Word]:
+    """An image's layers, and what no image can bring along. Files of ours only where nothing of it is: in our own
+    directory, for links in it would lead bwrap, which follows them, into the host's file system."""
+    _require_short([*root.lower, root.upper, root.scratch])
+    return [
+        *(*_sources(root.lower), "--overlay", root.upper, root.scratch, "/"),
+        *("--proc", "/proc", "--dev", "/dev"),
+        *("--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp"),
+        *("--perms", "0755", "--tmpfs", INTERNAL),
+    ]
+
+
 def _etc(name: str, resolver: bytes = b"") -> list[Word]:
+    contents = {**etc(name), "resolv.conf": resolver}
+    return [
+        word for file, content in contents.items() for word in ("--perms", "0644", "--file", content, f"/etc/{file}")
+    ]
+
+
+def etc(name: str) -> dict[str, bytes]:
+    """The files of /etc that say what the sandbox of session `name` is."""
     files = {
         "passwd": f"root:x:0:0:root:/:/usr/sbin/nologin\n{USER}:x:{UID}:{UID}:{name}:{HOME}:/bin/sh\n"
         "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
@@ -159,10 +207,7 @@ def _etc(name: str, resolver: bytes = b"") -> list[Word]:
         f"[safe]\n\tdirectory = {WORKSPACE}\n[init]\n\tdefaultBranch = main\n"
         "[gc]\n\tauto = 0\n\tworktreePruneExpire = never\n",
     }
-    contents = {**{file: text.encode() for file, text in files.items()}, "resolv.conf": resolver}
-    return [
-        word for file, content in contents.items() for word in ("--perms", "0644", "--file", content, f"/etc/{file}")
-    ]
+    return {file: text.encode() for file, text in files.items()}
 
 
 def _kernel_mounts() -> list[Word]:
@@ -198,7 +243,7 @@ def _require_short(paths: Sequence[str]) -> None:
     size = sum(len(path.encode()) + 9 + sum(path.count(special) for special in "\\:,") for path in paths)
     if size > _OVERLAY_OPTIONS:
         raise BackendError(
-            f"the paths of the workspace's {len(paths)} layers have {size} bytes, more than {_OVERLAY_OPTIONS}",
+            f"the paths of {len(paths)} layers have {size} bytes, more than {_OVERLAY_OPTIONS}",
             hint="use a state directory with a shorter path",
         )
 
@@ -208,6 +253,6 @@ def _mounts(workspace: Workspace) -> list[Word]:
     return [word for mount in workspace.mounts for word in (options[mount.writable], mount.source, mount.path)]
 
 
-def _sealed_root() -> list[Word]:
-    """What is left of the root, and /dev, read-only: an agent may put nothing at paths that we use ourselves."""
-    return ["--remount-ro", "/", "--remount-ro", "/dev", "--chdir", "/"]
+def _sealed_root(ours: str = "/") -> list[Word]:
+    """What is left of `ours`, and /dev, read-only: an agent may put nothing at paths that we use ourselves."""
+    return ["--remount-ro", ours, "--remount-ro", "/dev", "--chdir", "/"]

@@ -103,6 +103,7 @@ _NEW_NAMESPACE = 0x7E020000
 # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}. Not CLONE_NEWTIME (0x80): in clone() that bit belongs to
 # the exit signal, and only clone3 and unshare, both refused, read it as a flag.
 _SET_AFFINITY = (203, 122)  # sched_setaffinity
+_CHANGE_OWNER = ((92, None), (93, 55), (94, None), (260, 54))  # chown, fchown, lchown, fchownat
 _FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: typing into somebody else's terminal
 _PERSONALITIES = (0, 0xFFFFFFFF, 0x40000)  # plain, "which?", ADDR_NO_RANDOMIZE (debuggers)
@@ -116,10 +117,12 @@ _Instruction = tuple[int, int, int, int]
 """Code, jump when true, jump when false (both: instructions to skip), operand."""
 
 
-def program(machine: str, *, pinned: bool = False) -> bytes:
+def program(machine: str, *, pinned: bool = False, alone: bool = False) -> bytes:
     """The filter for `machine`, ``struct sock_filter`` after another. `ValueError` where there is none.
 
-    With `pinned`, a process may not choose other processors than those it was given.
+    With `pinned`, a process may not choose other processors than those it was given. With `alone`, nobody
+    else is there that a file could be given to: to give one away does nothing, and is no error, without which
+    no package manager could install anything.
     """
     column = MACHINES.index(machine)
     call = {name: numbers[column] for name, numbers in CALLS.items()}
@@ -138,6 +141,9 @@ def program(machine: str, *, pinned: bool = False) -> bytes:
     rules += _of(call["personality"], _only(0, _PERSONALITIES, errno.EPERM))
     if pinned:
         rules += [(_EQUAL, 0, 1, _SET_AFFINITY[column]), _refuse(errno.EPERM)]
+    if alone:
+        for each in (numbers[column] for numbers in _CHANGE_OWNER):
+            rules += [] if each is None else [(_EQUAL, 0, 1, each), _refuse(0)]
     rules += [_answer(_ALLOW)]
     return b"".join(struct.pack("<HBBI", *rule) for rule in rules)
 

@@ -1,0 +1,386 @@
+"""Images as they are unpacked below a project's state directory: each layer once, whoever uses it.
+
+On disk::
+
+    images/<digest>.json     what an image consists of; written last, removed first
+    images/layers/<digest>   one layer, ready to be stacked by overlayfs; whole when it has this name
+
+Layers are named by the digest of their tar archive, so that images share them however they were packed.
+Nothing that runs sees these directories but read-only. This module may not decide what goes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+from sessionctl import beneath
+from sessionctl.errors import ImageError
+from sessionctl.images import Reference, Root, formats, layer, open_file, pin, streams, tarball
+from sessionctl.images.formats import Config, Content, Layer
+
+Owner = tuple[int, int] | None
+Progress = Callable[[str], None]
+
+_FORM = 1
+_OFTEN = 0.25
+"""Seconds between two words of progress."""
+_DOCUMENTS = 64 << 20
+"""Bytes of all small files of an archive that are kept while it is read."""
+_PASSWD = 1 << 20
+_NAME = re.compile(r"[0-9a-f]{32}", re.ASCII)
+# Half of a digest is enough for one, and twice as many layers fit into the 4,096 bytes that mount(2) takes.
+# In what `docker save` and image layouts consist of; anything else at the top is a file of a root file system.
+_PARTS_OF_ARCHIVES = re.compile(
+    rb"manifest\.json|index\.json|oci-layout|repositories|blobs(/.*)?|[0-9a-f]{64}(/.*|\.json|\.tar)?"
+)
+_UNPACKING = threading.Lock()
+
+
+class Kept(NamedTuple):
+    """An image in the library."""
+
+    digest: str
+    source: str
+    """What it was unpacked from first."""
+    layers: tuple[str, ...]
+    """Their names, bottom first."""
+    config: Config
+    made_at: float
+
+
+def prepare(directory: str, reference: Reference, digest: str, owner: Owner, progress: Progress) -> Root:
+    """The root that `reference` gives, unpacked below the state directory `directory` if it is not yet.
+
+    `ImageError` when it is not what `digest` says any more, broken or refused; then nothing of it stays
+    but layers that are whole.
+    """
+    try:
+        if reference.kind == "rootfs":
+            if pin(reference).digest != digest:
+                raise _changed()
+            return _rooted(directory, (reference.path,), Config({}, "", ""))
+        with _UNPACKING:
+            kept = _load(directory, digest)
+            if kept is None or not all(os.path.isdir(_layer(directory, each)) for each in kept.layers):
+                kept = _Unpacking(directory, reference, digest, owner, progress).run()
+        lower = tuple(f"images/layers/{each}" for each in _stacked(directory, kept.layers))
+        return _rooted(directory, lower, kept.config)
+    except ImageError as error:
+        raise ImageError(f"{reference}: {error}", hint=error.hint) from error
+
+
+def listing(directory: str) -> list[Kept]:
+    """All images of the library, in order of their sources. What cannot be read is none."""
+    with suppress(FileNotFoundError):
+        names = sorted(os.listdir(_images(directory)))
+        found = [_load(directory, f"sha256:{name[:-5]}") for name in names if name.endswith(".json")]
+        return sorted((kept for kept in found if kept), key=lambda kept: (kept.source, kept.digest))
+    return []
+
+
+def size(directory: str, layers: Collection[str]) -> int:
+    """Bytes that `layers` take on the disk, those counted once that share files."""
+    seen: dict[int, int] = {}
+    for each in set(layers):
+        for entry in _walked(_layer(directory, each)):
+            info = entry.stat(follow_symlinks=False)
+            seen[info.st_ino] = 512 * info.st_blocks
+    return sum(seen.values())
+
+
+def _walked(directory: str) -> Iterator[os.DirEntry[str]]:
+    pending = [directory]
+    while pending:
+        with suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+
+
+def loose(directory: str, kept: Collection[Kept]) -> list[str]:
+    """The layers that none of the images `kept` has."""
+    held = {each for image in kept for each in image.layers}
+    with suppress(FileNotFoundError):
+        return sorted(name for name in os.listdir(_layers(directory)) if _NAME.fullmatch(name) and name not in held)
+    return []
+
+
+def remove(directory: str, images: Collection[str], layers: Collection[str]) -> None:
+    """Takes away the images of these digests, and then `layers`. Absent already is done."""
+    for digest in images:
+        with suppress(FileNotFoundError):
+            os.unlink(_description(directory, digest))
+    for each in layers:
+        # Under another name first: half removed, it must not be taken for one.
+        going = f"{_images(directory)}/{beneath.temporary()}"
+        with suppress(FileNotFoundError):
+            os.rename(_layer(directory, each), going)
+            beneath.remove_tree(going)
+
+
+def sweep(directory: str) -> None:
+    """Removes what a crash has left half unpacked. Only while nobody unpacks."""
+    with suppress(FileNotFoundError):
+        beneath.sweep(_images(directory))
+
+
+# --- unpacking ---------------------------------------------------------------------------------
+
+
+class _Unpacking:
+    """One image on its way into the library."""
+
+    def __init__(self, directory: str, reference: Reference, digest: str, owner: Owner, progress: Progress) -> None:
+        self.directory, self.reference, self.digest, self.owner = directory, reference, digest, owner
+        self.progress = progress
+        self.budget = layer.Budget()
+        self.said = 0.0
+
+    def run(self) -> Kept:
+        for path in (self.directory, _images(self.directory), _layers(self.directory)):
+            os.makedirs(path, 0o700, exist_ok=True)
+        if self.owner:
+            for path in (_images(self.directory), _layers(self.directory)):
+                os.chmod(path, 0o711)  # the sandboxes' user passes through, to the layers
+        try:
+            layers, config = self._layout() if self.reference.kind == "oci" else self._archive()
+        except OSError as error:
+            raise ImageError(f"cannot be unpacked: {error.strerror}") from error
+        kept = Kept(self.digest, str(self.reference), tuple(layers), config, time.time())
+        body = {**kept._asdict(), "config": config._asdict(), "form": _FORM}
+        beneath.publish(_description(self.directory, self.digest), json.dumps(body, indent=1).encode())
+        return kept
+
+    # Where the layers come from.
+
+    def _layout(self) -> tuple[list[str], Config]:
+        layout = formats.Layout(self.reference.path)
+        content = formats.oci(layout, self.digest)
+        for each in content.layers:
+            if not self._is_there(each):
+                with open(layout.blob(each.name), "rb", buffering=0) as file:
+                    self._layer(each, file)
+        return [_hex(each.diff_id) for each in content.layers], content.config
+
+    def _archive(self) -> tuple[list[str], Config]:
+        with open(open_file(self.reference.path), "rb", buffering=0) as file:
+            content = self._survey(file)
+            file.seek(0)
+            raw = streams.Hashed(file)
+            if content is None:
+                # A root file system: as nothing says what its layer should be, it is named by the archive.
+                name = _hex(self.digest)
+                if not os.path.isdir(_layer(self.directory, name)):
+                    with self._new(name) as place:
+                        self._fill(place, streams.Hashed(streams.decompressed(raw), self.budget.take))
+                        self._require_unchanged(raw)
+                return [name], Config({}, "", "")
+            wanted = {each.name: each for each in content.layers if not self._is_there(each)}
+            for entry in tarball.entries(streams.decompressed(raw)) if wanted else ():
+                name = _member(entry)
+                if entry.kind == "file" and name in wanted:
+                    self._layer(wanted.pop(name), entry.content)
+            missing = [each.name for each in wanted.values() if not self._is_there(each)]
+            if missing:
+                raise ImageError(f"the layer {missing[0]!a} is missing")
+        return [_hex(each.diff_id) for each in content.layers], content.config
+
+    def _survey(self, file: Any) -> Content | None:
+        """What the archive says that it consists of; None when it is a root file system itself."""
+        raw = streams.Hashed(file)
+        documents: dict[str, bytes] = {}
+        links: dict[str, str] = {}
+        room = _DOCUMENTS
+        for entry in tarball.entries(streams.decompressed(raw)):
+            self._say("is looked at")
+            name = _member(entry)
+            if not _PARTS_OF_ARCHIVES.fullmatch(os.fsencode(name)) and name != ".":
+                return None
+            if entry.kind == "file" and entry.size <= min(formats.LARGEST_DOCUMENT, room):
+                documents[name] = _whole(entry.content)
+                room -= entry.size
+            elif entry.kind in ("symlink", "hardlink"):
+                above = os.path.dirname(name) if entry.kind == "symlink" else ""
+                links[name] = os.path.normpath(os.path.join(above, os.fsdecode(entry.target)))
+        self._require_unchanged(raw)
+        if "manifest.json" not in documents and "index.json" not in documents:
+            return None
+
+        def read(name: str) -> bytes:
+            try:
+                return documents[name]
+            except KeyError:
+                raise ImageError(f"{name!a} is missing in it, or too large") from None
+
+        content = formats.docker(read) if "manifest.json" in documents else formats.oci(read, formats.chosen(read, ""))
+        # Older releases of docker save a layer that two images have once, and a link to it.
+        return content._replace(
+            layers=tuple(each._replace(name=links.get(each.name, each.name)) for each in content.layers)
+        )
+
+    # One layer.
+
+    def _is_there(self, each: Layer) -> bool:
+        return os.path.isdir(_layer(self.directory, _hex(each.diff_id)))
+
+    def _layer(self, each: Layer, stored: streams.Stream) -> None:
+        """Unpacks `stored`, which is the file or member that holds the layer."""
+        raw = streams.Hashed(stored)
+        with self._new(_hex(each.diff_id)) as place:
+            tar = streams.Hashed(streams.decompressed(raw), self.budget.take)
+            try:
+                self._fill(place, tar)
+                if tar.finish() != each.diff_id:
+                    raise ImageError("it is not what the config says: its digest differs")
+                if each.digest and raw.finish() != each.digest:
+                    raise ImageError("it is not what the manifest says: its digest differs")
+            except ImageError as error:
+                raise ImageError(f"layer {each.diff_id[:19]}: {error}", hint=error.hint) from error
+
+    def _fill(self, place: str, tar: streams.Hashed) -> None:
+        layer.unpack(tarball.entries(tar), place, self.owner, self.budget, lambda: self._say("is unpacked"))
+        tar.finish()
+
+    def _require_unchanged(self, raw: streams.Hashed) -> None:
+        if raw.finish() != self.digest:
+            raise _changed()
+
+    @contextmanager
+    def _new(self, name: str) -> Iterator[str]:
+        """A directory to be filled, which becomes the layer `name` when nothing is raised."""
+        place = f"{_images(self.directory)}/{beneath.temporary()}"
+        os.mkdir(place, 0o700)
+        try:
+            yield place
+            _sync(place)
+            os.rename(place, _layer(self.directory, name))
+        finally:
+            beneath.remove_tree(place)
+
+    def _say(self, what: str) -> None:
+        now = time.monotonic()
+        if now - self.said >= _OFTEN:
+            self.said = now
+            size = f" ({self.budget.entries:,} files, {self.budget.bytes >> 20:,} MiB)" if self.budget.entries else ""
+            self.progress(f"{os.path.basename(self.reference.path)} {what}{size}")
+
+
+def _whole(content: streams.Section) -> bytes:
+    return b"".join(iter(content.read, b""))
+
+
+def _member(entry: tarball.Entry) -> str:
+    return formats.normal(os.fsdecode(entry.path))
+
+
+def _sync(directory: str) -> None:
+    """Has the disk hold what is in `directory` before anything says that it is whole."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        ctypes.CDLL(None).syncfs(fd)
+    finally:
+        os.close(fd)
+
+
+def _changed() -> ImageError:
+    return ImageError("has changed since the plan was made", hint="run the plan again, and look at it")
+
+
+# --- what is there -----------------------------------------------------------------------------
+
+
+def _stacked(directory: str, layers: Collection[str]) -> list[str]:
+    """The layers that make a difference. What is there twice is only where it is last: overlayfs refuses the
+    same directory twice. What is below one whose root is opaque is hidden, which overlayfs does not know of roots."""
+    stack: list[str] = []
+    for each in layers:
+        if each in stack:
+            stack.remove(each)
+        with suppress(OSError):
+            if os.getxattr(_layer(directory, each), layer.OPAQUE) == b"y":
+                stack.clear()
+        stack.append(each)
+    return stack
+
+
+def _rooted(directory: str, lower: tuple[str, ...], config: Config) -> Root:
+    """`config.user` looked up where an image says who that is."""
+    layers = [path if path.startswith("/") else f"{directory}/{path}" for path in reversed(lower)]
+    name, _, group = config.user.partition(":")
+    users, groups = (_accounts(layers, file) for file in ("passwd", "group"))
+    if not name:
+        name = "0"
+    by_id = {fields[2]: fields for fields in reversed(users.values())}
+    known = by_id.get(name) if name.isdecimal() else users.get(name)
+    if known is None and not name.isdecimal():
+        raise ImageError(f"its user {name!a} is not in its /etc/passwd")
+    uid = int(known[2] if known else name)
+    gid = int(known[3]) if known else 0
+    if group.isdecimal():
+        gid = int(group)
+    elif group:
+        if group not in groups:
+            raise ImageError(f"its group {group!a} is not in its /etc/group")
+        gid = int(groups[group][2])
+    if max(uid, gid) >= 1 << 31:
+        raise ImageError(f"its user has the number {max(uid, gid)}, which none can have")
+    return Root(lower, config.env, known[0] if known else "", uid, gid)
+
+
+def _accounts(layers: list[str], file: str) -> dict[str, list[str]]:
+    """The lines of /etc/`file` by name, those whose numbers are numbers."""
+    try:
+        text = beneath.read_layered(layers, f"etc/{file}", _PASSWD).decode("utf-8", "replace")
+    except OSError:
+        return {}
+    lines = [line.split(":") for line in text.splitlines()]
+    return {
+        fields[0]: fields
+        for fields in reversed(lines)
+        if len(fields) >= 3
+        and fields[2].isdecimal()
+        and (file == "group" or (len(fields) > 3 and fields[3].isdecimal()))
+    }
+
+
+def _load(directory: str, digest: str) -> Kept | None:
+    try:
+        with open(_description(directory, digest), "rb") as file:
+            data = json.load(file)
+        if data["form"] != _FORM or data["digest"] != digest:
+            return None
+        layers = tuple(data["layers"])
+        if not all(_NAME.fullmatch(each) for each in layers):
+            return None
+        return Kept(digest, data["source"], layers, Config(**data["config"]), data["made_at"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _hex(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:32]
+
+
+def _images(directory: str) -> str:
+    return f"{directory}/images"
+
+
+def _layers(directory: str) -> str:
+    return f"{directory}/images/layers"
+
+
+def _layer(directory: str, name: str) -> str:
+    return f"{directory}/images/layers/{name}"
+
+
+def _description(directory: str, digest: str) -> str:
+    return f"{_images(directory)}/{digest.removeprefix('sha256:')}.json"
