@@ -83,7 +83,8 @@ class Check(NamedTuple):
     ok: bool
     what: str
     found: str
-    remedy: str
+    remedy: str = ""
+    """What a person can do. With `ok` it is advice: all works, and could be better."""
 
 
 class Project:

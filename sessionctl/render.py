@@ -429,9 +429,10 @@ def event_text(entry: Entry, paint: Paint) -> str:
 def checks_text(checks: Sequence[Check], paint: Paint) -> str:
     lines = []
     for check in checks:
-        sign = paint("green", "ok ") if check.ok else paint("red", "NO ")
+        good = paint("yellow", "!  ") if check.remedy else paint("green", "ok ")
+        sign = good if check.ok else paint("red", "NO ")
         lines.append(f"{sign} {check.what}: {printable(check.found)}")
-        if not check.ok and check.remedy:
+        if check.remedy:
             lines.append(f"    {printable(check.remedy)}")
     return "\n".join(lines)
 
