@@ -526,7 +526,7 @@ class Project:
             time.monotonic() - clock,
             out,
             err,
-            any(len(s) > CAPTURE for s in streams),
+            ended.truncated or any(len(s) > CAPTURE for s in streams),
             next(iter(struck), None),
         )
         with self.store.writing():

@@ -33,6 +33,7 @@ def layout() -> profile.Layout:
     return profile.Layout(
         links=tuple((str(path.readlink()), str(path)) for path in paths if path.is_symlink()),
         directories=tuple(str(path) for path in paths if path.is_dir() and not path.is_symlink()),
+        covered=tuple(path for path in ("/proc/keys", "/proc/key-users") if os.path.exists(path)),
     )
 
 

@@ -45,6 +45,8 @@ class Layout(NamedTuple):
     """Symbolic links of the root directory (merged /usr): target and path."""
     directories: tuple[str, ...]
     """Directories that stand beside /usr where it is not merged."""
+    covered: tuple[str, ...] = ()
+    """Files of /proc that tell of the user's keys, in whatever namespace they are read."""
 
 
 def environment(home: str = HOME) -> dict[str, str]:
@@ -75,7 +77,7 @@ def session(
         *("--seccomp", seccomp.program(machine)),
         *_image(layout),
         *_etc(name, resolver or b""),
-        *_kernel_mounts(),
+        *_kernel_mounts(layout),
         *("--bind", home, HOME),
         *_workspace(workspace),
         *_mounts(workspace),
@@ -103,7 +105,7 @@ def inspection(
         *("--seccomp", seccomp.program(machine)),
         *_image(layout),
         *_etc("inspection"),
-        *_kernel_mounts(),
+        *_kernel_mounts(layout),
         *_read_only(workspace),
         *_mounts(workspace),
         *_sealed_root(),
@@ -165,9 +167,10 @@ def _etc(name: str, resolver: bytes = b"") -> list[Word]:
     ]
 
 
-def _kernel_mounts() -> list[Word]:
+def _kernel_mounts(layout: Layout) -> list[Word]:
     return [
         *("--proc", "/proc", "--dev", "/dev"),
+        *(word for path in layout.covered for word in ("--ro-bind-data", b"", path)),
         *("--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp"),
         *("--perms", "1777", "--tmpfs", "/var/tmp", "--perms", "0755", "--tmpfs", "/run"),
     ]
