@@ -36,6 +36,7 @@ from sessionctl.backends.bubblewrap.alive import Life
 from sessionctl.errors import BackendError
 from sessionctl.model import (
     HOME,
+    WORKSPACE,
     Declaration,
     Digests,
     Effect,
@@ -448,7 +449,7 @@ class Backend:
         fresh = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with _Descriptors() as fds:
             mounted = [fds.keep(_mounted(mount)) for mount in spec.mounts]
-            self._make_mount_points(home, spec.mounts)
+            self._make_mount_points(mark, home, sources, lock)
             words = profile.session(
                 mark.session,
                 profile.move(home, sources),
@@ -492,20 +493,32 @@ class Backend:
                 child.kill()
                 child.wait()
 
-    def _make_mount_points(self, home: str, mounts: Sequence[MountSpec]) -> None:
-        """Makes what is mounted upon in the home, which nobody else can reach now.
+    def _make_mount_points(self, mark: _Mark, home: str, sources: Sequence[str], lock: int) -> None:
+        """Makes what is mounted upon in the home and the workspace, which nobody else can reach now.
 
         Left to bwrap, a link of the agent's would lead it to make directories in the host's file system.
         """
-        for mount in mounts:
-            if mount.path.startswith(f"{HOME}/"):
+        from sessionctl import process
+        from sessionctl.backends.bubblewrap import host
+
+        paths = [mount.path for mount in mark.made_of.spec.mounts]
+        for path in paths:
+            if path.startswith(f"{HOME}/"):
                 try:
-                    beneath.make_directory(home, mount.path.removeprefix(f"{HOME}/"), self.owner)
+                    beneath.make_directory(home, path.removeprefix(f"{HOME}/"), self.owner)
                 except OSError as error:
-                    raise BackendError(
-                        f"nothing can be mounted at {mount.path}: {error.strerror}",
-                        hint=f"move away what the agent put there, below {home}",
-                    ) from error
+                    raise _unmountable(f"{path}: {error.strerror}", home) from error
+        below = [path for path in paths if path.startswith(f"{WORKSPACE}/")]
+        if below:
+            # By overlayfs itself, in a sandbox that holds the lock too, so that it is never one of two.
+            moved = profile.moved(mark.workspace, sources)
+            words = profile.making(below, moved, host.layout(), self._machine)
+            command = launching.watching(host.locate(), words, sources, self.owner)
+            done = process.run(command.argv, env=command.env, stdin=lock, timeout=_START_TIMEOUT, check=False)
+            if done.code:
+                said = done.stderr.decode("utf-8", "backslashreplace").strip().splitlines()[-1:]
+                why = said[0] if said else f"{below[0]}: it was not made within the sandbox (code {done.code})"
+                raise _unmountable(why, mark.workspace.upper)
 
     def _require_isolated(self, pid: int | None, boot: str, network: str) -> Life:
         life = alive.life_of(pid, boot) if pid is not None else None
@@ -627,13 +640,17 @@ def _taken(lock: int) -> bool:
     return True
 
 
+def _unmountable(why: str, place: str) -> BackendError:
+    return BackendError(f"nothing can be mounted at {why}", hint=f"move away what is there, below {place}")
+
+
 def _unsupported(spec: SessionSpec) -> list[Refusal]:
     refusals = []
     if spec.image != "host":
         refusals.append(Refusal("image", f"bubblewrap cannot use {spec.image!a} yet", 'image = "host"'))
     for mount in spec.mounts:
-        if mount.path.startswith(f"{HOME}/") and os.path.isfile(mount.source):
-            why = f"a file cannot be mounted in the home ({mount.path})"
+        if mount.path.startswith((f"{HOME}/", f"{WORKSPACE}/")) and os.path.isfile(mount.source):
+            why = f"a file cannot be mounted in the home or the workspace ({mount.path})"
             refusals.append(Refusal("mounts", why, "mount its directory, or use `files`"))
     return [*refusals, *_unsupported_limits(spec.limits)]
 

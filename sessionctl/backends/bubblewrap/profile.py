@@ -114,6 +114,45 @@ def inspection(
     ]
 
 
+_MAKING = """
+umask 022
+refuse() { echo "$path: $1" >&2; exit 1; }
+for path; do
+    cd /workspace || exit
+    rest=${path#/workspace/}/
+    while test -n "$rest"; do
+        part=./${rest%%/*} rest=${rest#*/}
+        test ! -L "$part" || refuse "a symbolic link is on the way"
+        test -e "$part" || mkdir "$part" || exit
+        test -d "$part" || refuse "$part is no directory"
+        cd "$part" 2>/dev/null || refuse "$part cannot be entered"
+    done
+    held=$(ls -A) || exit
+    test -z "$held" || refuse "it is not empty, and what it holds would be hidden"
+done
+"""
+
+
+def making(paths: Sequence[str], workspace: Workspace, layout: Layout, machine: str) -> list[Word]:
+    """A sandbox that makes the directories `paths` in the workspace and ends: to mount upon.
+
+    Its code is 0 when all of them are there, are empty, and are reached without a link. A link of an
+    agent's leads nowhere but into this sandbox, in which nothing of the agent's is run.
+    """
+    return [
+        *_ISOLATION,
+        *("--unshare-net", "--die-with-parent"),
+        *("--hostname", "making"),
+        *("--seccomp", seccomp.program(machine)),
+        *_image(layout),
+        *_etc("making"),
+        *_kernel_mounts(layout),
+        *_workspace(workspace),
+        *_sealed_root(),
+        *("--setenv", "PATH", PATH, "--", "/bin/sh", "-c", _MAKING, "sessionctl", *paths),
+    ]
+
+
 def given(mounts: Sequence[MountSpec], places: Sequence[int | str]) -> list[Word]:
     """Mounts of the host, the n-th by its descriptor or its path in the n-th of `places`."""
     words: list[Word] = []
