@@ -1,5 +1,5 @@
 """`python -m sessionctl` is `sessionctl`."""
 
-from sessionctl.cli import main
+from sessionctl.cli import program
 
-raise SystemExit(main())
+raise SystemExit(program())

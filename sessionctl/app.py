@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -87,7 +87,8 @@ class Check(NamedTuple):
     ok: bool
     what: str
     found: str
-    remedy: str
+    remedy: str = ""
+    """What a person can do. With `ok` it is advice: all works, and could be better."""
 
 
 class Project:
@@ -536,6 +537,7 @@ class Project:
         argv: Sequence[str],
         *,
         env: Mapping[str, str] | None = None,
+        private: Collection[str] = (),
         timeout: float | None = None,
         stdin: int | None = None,
         tty: bool = False,
@@ -546,7 +548,8 @@ class Project:
 
         With `show`, its output is passed on as it comes. `timeout` in seconds. With `tty` it gets a
         terminal. Without `keep_output` the journal keeps that it ran, and nothing of what it wrote.
-        What is kept and returned is masked for every value that the session declares as a secret.
+        What is kept and returned is masked for the value of every variable that the session declares
+        as a secret, or that `private` names.
         """
         from sessionctl import process, secret
 
@@ -557,29 +560,31 @@ class Project:
             raise UsageError(f"{name} is stopped", hint=f"run `sessionctl start {name}`")
         assert target.made_of is not None
         given = dict(env or {})
-        secrets = secret.found(target.made_of.data["env"], but=given)
+        declared = target.made_of.data["env"]
+        variables = {**secret.found(declared, but=given), **given}
+        secrets = [variables[each] for each in variables.keys() & {*secret.names(declared), *private}]
         backend = self.backend(target.backend)
         self._note_git(target, record, "head")
-        command = backend.command(target, argv, env={**secrets, **given}, tty=tty)
+        command = backend.command(target, argv, env=variables, tty=tty)
         began, clock = self._clock(), time.monotonic()
         limits = LimitsSpec.of(target.made_of.data)
         wall = parse_duration(limits.wall) if limits.wall else None
         least = min((seconds for seconds in (timeout, wall) if seconds is not None), default=None)
         # One longest secret more than is wanted: what the kept part begins in the middle of can be told then.
-        keep = CAPTURE + secret.longest(secrets.values())
+        keep = CAPTURE + secret.longest(secrets)
         before = backend.strikes(target)
         ended = process.relay(command.argv, env=command.env, stdin=stdin, timeout=least, keep=keep, show=show)
         after = backend.strikes(target)
         struck = ["wall"] if ended.timed_out and least == wall else []
         struck += [limit for limit in ("memory", "pids") if after.get(limit, 0) > before.get(limit, 0)]
         streams = (ended.stdout, ended.stderr)
-        out, err = (secret.masked(s, secrets.values(), skip=max(0, len(s) - CAPTURE)) for s in streams)
+        out, err = (secret.masked(s, secrets, skip=max(0, len(s) - CAPTURE)) for s in streams)
         run = Run(
             ended.code,
             time.monotonic() - clock,
             out,
             err,
-            any(len(s) > CAPTURE for s in streams),
+            ended.truncated or any(len(s) > CAPTURE for s in streams),
             next(iter(struck), None),
         )
         with self.store.writing():
@@ -591,7 +596,7 @@ class Project:
                 "exec",
                 time=began,
                 git=state,
-                argv=[os.fsdecode(secret.masked(os.fsencode(word), secrets.values())) for word in argv],
+                argv=[os.fsdecode(secret.masked(os.fsencode(word), secrets)) for word in argv],
                 exit_code=run.code,
                 duration_s=round(run.duration, 3),
                 timed_out=ended.timed_out,

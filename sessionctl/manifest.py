@@ -258,7 +258,7 @@ def _disjoint(files: list[FileTable]) -> list[FileTable]:
 _RESERVED = (
     *("/.sessionctl", "/bin", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin", "/sys", "/usr"),
 )
-_TAKEN = ("/", "/home", "/run", "/tmp", "/var", "/var/tmp", HOME)
+_TAKEN = ("/", "/home", "/run", "/tmp", "/var", "/var/tmp", HOME, WORKSPACE)
 
 
 def _mount_path(text: str) -> str:
@@ -270,8 +270,8 @@ def _mount_path(text: str) -> str:
     for place in _RESERVED:
         if _is_below(f"{text}/", place):
             raise wrong(f"{_quoted(text)} is the sandbox's own, as all of {place} is")
-    if _is_below(f"{text}/", WORKSPACE):
-        raise wrong(f"{_quoted(text)} is not supported yet: nothing can be mounted in the workspace")
+    if _is_below(f"{text}/", WORKSPACE) and ".git" in text.lower().split("/"):
+        raise wrong(f"{_quoted(text)} lies inside .git")
     if text in _TAKEN:
         raise wrong(f"{_quoted(text)} is the sandbox's own; choose a path below it")
     return _label(text)

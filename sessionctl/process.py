@@ -188,7 +188,7 @@ def relay(
     Returns when the program ends, even if something it left behind still holds its output open:
     what that writes later goes nowhere, and does not end it. SIGINT, SIGTERM and SIGHUP that reach
     us are passed on to it; it decides when to end. With `apart` none is, nor does Ctrl-C reach it:
-    what is begun is finished.
+    what is begun is finished. A terminal that is `stdin` is afterwards as it was, however it ended.
     """
     import contextlib
     import selectors
@@ -202,7 +202,11 @@ def relay(
         streams = {child.stdout.fileno(): 1, child.stderr.fileno(): 2}
         deadline = time.monotonic() + timeout if timeout is not None else None
         timed_out = ended = False
-        with contextlib.nullcontext() if apart else _passing_on(child.pid), selectors.DefaultSelector() as selector:
+        with (
+            _terminal(stdin),
+            contextlib.nullcontext() if apart else _passing_on(child.pid),
+            selectors.DefaultSelector() as selector,
+        ):
             for fd in (pidfd, *streams):
                 os.set_blocking(fd, False)
                 selector.register(fd, selectors.EVENT_READ)
@@ -263,6 +267,28 @@ def _write(stream: int, data: bytes) -> None:
             select.select((), (stream,), ())
         except BrokenPipeError:
             return  # who reads us has gone (`| head`): the program inside is not to suffer from it
+
+
+class _terminal:
+    """While entered, somebody may change the settings of the terminal that `stdin` is, and be killed."""
+
+    def __init__(self, stdin: int | None) -> None:
+        self.stdin = stdin if stdin is not None and os.isatty(stdin) else None
+
+    def __enter__(self) -> None:
+        if self.stdin is not None:
+            import termios
+
+            self.before = termios.tcgetattr(self.stdin)
+
+    def __exit__(self, *exc: object) -> None:
+        if self.stdin is not None:
+            import contextlib
+            import termios
+
+            with contextlib.suppress(termios.error):  # it was closed meanwhile
+                if termios.tcgetattr(self.stdin) != self.before:
+                    termios.tcsetattr(self.stdin, termios.TCSADRAIN, self.before)
 
 
 class _passing_on:

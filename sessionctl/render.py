@@ -530,9 +530,10 @@ def operations_text(found: Sequence[Operation], now: float, paint: Paint) -> str
 def checks_text(checks: Sequence[Check], paint: Paint) -> str:
     lines = []
     for check in checks:
-        sign = paint("green", "ok ") if check.ok else paint("red", "NO ")
+        good = paint("yellow", "!  ") if check.remedy else paint("green", "ok ")
+        sign = good if check.ok else paint("red", "NO ")
         lines.append(f"{sign} {check.what}: {printable(check.found)}")
-        if not check.ok and check.remedy:
+        if check.remedy:
             lines.append(f"    {printable(check.remedy)}")
     return "\n".join(lines)
 

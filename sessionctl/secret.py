@@ -19,6 +19,11 @@ _LIMIT = 96 * 1024
 """Bytes of a value: as many as a session's plain variables may have together."""
 
 
+def names(env: Mapping[str, str | Mapping[str, str]]) -> set[str]:
+    """Which variables in `env` have values that come from the host."""
+    return {name for name, source in env.items() if not isinstance(source, str)}
+
+
 def found(env: Mapping[str, str | Mapping[str, str]], *, but: Collection[str] = ()) -> dict[str, str]:
     """The values of those variables in `env` that come from the host, but for the names in `but`.
 

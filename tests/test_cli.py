@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -868,6 +869,24 @@ def test_a_trial_that_was_killed_is_taken_away_by_the_next(repository: Repositor
     repository.run("doctor")
     assert not left.exists() and others.exists()
     others.rmdir()
+
+
+def test_commands_in_one_process_keep_nothing_open(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tests and programs call `main`: what a command opened must not stay for as long as they live."""
+    from sessionctl.cli import main
+
+    repository.declare("[sessions.api]\n")
+    repository.apply()
+    monkeypatch.chdir(repository.root)
+
+    def is_open() -> int:
+        main(["ls"])
+        main(["plan"])
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    before = is_open()
+    assert [is_open() for _ in range(3)] == [before] * 3
 
 
 def test_help_is_there_for_every_command_and_examples_parse(repository: Repository) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
@@ -240,3 +241,18 @@ def test_json_documents_are_as_described(world: World) -> None:
     (world.project / "sessions.toml").write_text(_MANIFEST.replace('"main"', '"HEAD"').replace('"1"', '"2"'))
     check("plan", first, said("plan --json"), said("prune --dry-run --json"))
     check("log", *lines("log --json"))
+
+
+def test_the_security_page_names_tests_that_there_are() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    rows = re.findall(r"^\| (\d+) \|", page, re.MULTILINE)
+    assert rows == [str(number) for number in range(1, 21)]
+    named = set(re.findall(r"`(test_[a-z_.A-Z0-9]+)`", page))
+    there = set()
+    for file in (ROOT / "tests").glob("test_*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                there.add(f"{file.stem}.{node.name}")
+            if isinstance(node, ast.ClassDef):
+                there |= {f"{file.stem}.{node.name}.{x.name}" for x in node.body if isinstance(x, ast.FunctionDef)}
+    assert len(named) > 40 and named <= there, sorted(named - there)

@@ -45,6 +45,7 @@ class Finding(NamedTuple):
     why: str
     """What was found, in the system's own words when it is bad."""
     remedy: str = ""
+    """What a person can do. With `ok` it is advice: it works, and could be better."""
 
 
 class Command(NamedTuple):
@@ -84,7 +85,10 @@ class Backend(Protocol):
         """
 
     def examine(self) -> Sequence[Finding]:
-        """Everything that `probe` looks at without a spec, what is well too. Never raises, changes nothing."""
+        """Everything that `probe` looks at without a spec, and what takes longer, what is well too.
+
+        Never raises, changes nothing.
+        """
 
     def observe(self, *, session: str | None = None, deep: bool = False) -> Sequence[Observed]:
         """Everything that bears the project's mark, half-made things too; with `session`, of that one only.

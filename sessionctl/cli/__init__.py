@@ -66,12 +66,20 @@ def command_of(name: str) -> Command:
     return command
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code."""
+def program() -> int:
+    """`main`, for a process that ends with it."""
     import gc
 
     # A call is over before collecting garbage would pay, and what is left at its end goes with the process.
     gc.disable()
+    try:
+        return main()
+    finally:
+        gc.freeze()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(words)
@@ -83,8 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Who read us has enough (`| head`); nothing is left to say, also not by the interpreter at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.OK
-    finally:
-        gc.freeze()
 
 
 def _run(words: list[str]) -> int:

@@ -34,6 +34,7 @@ def _exec(args: argparse.Namespace) -> int:
         args.name,
         command,
         env=env,
+        private=[text for text in args.env if "=" not in text],
         timeout=args.timeout,
         stdin=_stdin(),
         tty=terminal,

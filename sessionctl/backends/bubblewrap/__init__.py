@@ -39,6 +39,7 @@ from sessionctl.backends.bubblewrap.alive import Life
 from sessionctl.errors import BackendError
 from sessionctl.model import (
     HOME,
+    WORKSPACE,
     Declaration,
     Digests,
     Effect,
@@ -133,13 +134,16 @@ class Backend:
         """With `spec`, its fields alone, and nothing is tried; without, see `examine`."""
         if spec is not None:
             return _unsupported(spec)
-        return [Refusal(f.what, f.why, f.remedy) for f in self.examine() if not f.ok]
+        return [Refusal(f.what, f.why, f.remedy) for f in self._examine(entering=False) if not f.ok]
 
     def examine(self) -> Sequence[Finding]:
-        """What the host needs to have, each with what was found. Tried once per process: some 20 ms."""
+        return self._examine(entering=True)
+
+    def _examine(self, *, entering: bool) -> Sequence[Finding]:
+        """Tried once per process: some 20 ms, and 40 with `entering`."""
         from sessionctl.backends.bubblewrap import host
 
-        return host.examine(self._directory, self.owner)
+        return host.examine(self._directory, self.owner, entering=entering)
 
     def strikes(self, target: Observed) -> Mapping[str, int]:
         made = self._groups(*self._require_place(target))
@@ -585,7 +589,7 @@ class Backend:
         fresh = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         with _Descriptors() as fds:
             mounted = [fds.keep(_mounted(mount)) for mount in spec.mounts]
-            self._make_mount_points(home, spec.mounts)
+            self._make_mount_points(mark, home, sources, lock)
             words = profile.session(
                 mark.session,
                 profile.move(home, sources),
@@ -630,20 +634,32 @@ class Backend:
                 child.kill()
                 child.wait()
 
-    def _make_mount_points(self, home: str, mounts: Sequence[MountSpec]) -> None:
-        """Makes what is mounted upon in the home, which nobody else can reach now.
+    def _make_mount_points(self, mark: _Mark, home: str, sources: Sequence[str], lock: int) -> None:
+        """Makes what is mounted upon in the home and the workspace, which nobody else can reach now.
 
         Left to bwrap, a link of the agent's would lead it to make directories in the host's file system.
         """
-        for mount in mounts:
-            if mount.path.startswith(f"{HOME}/"):
+        from sessionctl import process
+        from sessionctl.backends.bubblewrap import host
+
+        paths = [mount.path for mount in mark.made_of.spec.mounts]
+        for path in paths:
+            if path.startswith(f"{HOME}/"):
                 try:
-                    beneath.make_directory(home, mount.path.removeprefix(f"{HOME}/"), self.owner)
+                    beneath.make_directory(home, path.removeprefix(f"{HOME}/"), self.owner)
                 except OSError as error:
-                    raise BackendError(
-                        f"nothing can be mounted at {mount.path}: {error.strerror}",
-                        hint=f"move away what the agent put there, below {home}",
-                    ) from error
+                    raise _unmountable(f"{path}: {error.strerror}", home) from error
+        below = [path for path in paths if path.startswith(f"{WORKSPACE}/")]
+        if below:
+            # By overlayfs itself, in a sandbox that holds the lock too, so that it is never one of two.
+            moved = profile.moved(mark.workspace, sources)
+            words = profile.making(below, moved, host.layout(), self._machine)
+            command = launching.watching(host.locate(), words, sources, self.owner)
+            done = process.run(command.argv, env=command.env, stdin=lock, timeout=_START_TIMEOUT, check=False)
+            if done.code:
+                said = done.stderr.decode("utf-8", "backslashreplace").strip().splitlines()[-1:]
+                why = said[0] if said else f"{below[0]}: it was not made within the sandbox (code {done.code})"
+                raise _unmountable(why, mark.workspace.upper)
 
     def _require_isolated(self, pid: int | None, boot: str, network: str) -> Life:
         life = alive.life_of(pid, boot) if pid is not None else None
@@ -776,6 +792,10 @@ def _taken(lock: int) -> bool:
     return True
 
 
+def _unmountable(why: str, place: str) -> BackendError:
+    return BackendError(f"nothing can be mounted at {why}", hint=f"move away what is there, below {place}")
+
+
 def _unsupported(spec: SessionSpec) -> list[Refusal]:
     refusals = []
     if spec.image != "host":
@@ -785,8 +805,8 @@ def _unsupported(spec: SessionSpec) -> list[Refusal]:
             known = "host, rootfs:DIR, archive:FILE or oci:LAYOUT[:TAG]"
             refusals.append(Refusal("image", f"bubblewrap cannot use {spec.image!a}", known))
     for mount in spec.mounts:
-        if mount.path.startswith(f"{HOME}/") and os.path.isfile(mount.source):
-            why = f"a file cannot be mounted in the home ({mount.path})"
+        if mount.path.startswith((f"{HOME}/", f"{WORKSPACE}/")) and os.path.isfile(mount.source):
+            why = f"a file cannot be mounted in the home or the workspace ({mount.path})"
             refusals.append(Refusal("mounts", why, "mount its directory, or use `files`"))
     return [*refusals, *_unsupported_limits(spec.limits)]
 

@@ -62,6 +62,8 @@ SYS_KEYCTL = {"x86_64": 250, "aarch64": 219}
 KEYCTL_JOIN_SESSION_KEYRING = 1
 RLIMIT_CORE = 4
 SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGUSR1, SIGUSR2, SIGTERM, SIGCHLD, SIGWINCH = 1, 2, 3, 9, 10, 12, 15, 17, 28
+ORPHANED = 34
+"""The first real-time signal that is free: tells us that the caller has ended."""
 SIG_DFL, SIG_IGN = None, 1
 
 
@@ -166,6 +168,7 @@ def hold_signals() -> int:
         libc.sigaction(number, None, old)
         if int.from_bytes(old.raw[:8], "little") != SIG_IGN:
             libc.sigaddset(mask, number)
+    libc.sigaddset(mask, ORPHANED)
     checked(libc.sigprocmask(0, mask, None), "sigprocmask")
     return checked(libc.signalfd(-1, mask, os.O_CLOEXEC), "signalfd")
 
@@ -206,11 +209,12 @@ def join(pid: int, started: int, shared: set[str]) -> None:
 
 
 def die_with(caller: int) -> None:
-    """SIGKILL for us when `caller` ends: nothing goes on inside that nobody waits for, a killed setup for one.
+    """ORPHANED for us when `caller` ends: nothing goes on inside that nobody waits for, a killed setup for one.
 
-    A change of identity or of powers forgets it, so this comes after the last of them.
+    Not SIGKILL: the caller's terminal is to be as it was. A change of identity or of powers forgets
+    it, so this comes after the last of them.
     """
-    checked(prctl(PR_SET_PDEATHSIG, SIGKILL), "prctl")
+    checked(prctl(PR_SET_PDEATHSIG, ORPHANED), "prctl")
     if os.getppid() != caller:
         os._exit(125)  # it ended before the kernel was told
 
@@ -379,6 +383,12 @@ class Relay:
                     if ended:
                         self.drain()
                         return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+                elif number == ORPHANED:
+                    # Reaped here: a dead process that nobody reaps keeps its sandbox from ending, and who
+                    # inherits ours may never look.
+                    os.kill(child, SIGKILL)
+                    os.waitpid(child, 0)
+                    return 125
                 elif number == SIGWINCH and TTY:
                     self.resize()
                 else:

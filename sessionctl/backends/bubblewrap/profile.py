@@ -44,6 +44,8 @@ class Layout(NamedTuple):
     """Symbolic links of the root directory (merged /usr): target and path."""
     directories: tuple[str, ...]
     """Directories that stand beside /usr where it is not merged."""
+    covered: tuple[str, ...] = ()
+    """Files of /proc that tell of the user's keys, in whatever namespace they are read."""
 
 
 class Root(NamedTuple):
@@ -93,7 +95,8 @@ def session(
         *(["--unshare-net"] if resolver is None else []),
         *("--hostname", name),
         *("--seccomp", seccomp.program(machine, alone=root is not None)),
-        *([*_image(layout), *_etc(name, resolver or b""), *_kernel_mounts()] if root is None else _stacked(root)),
+        *([*_image(layout), *_etc(name, resolver or b"")] if root is None else _stacked(root)),
+        *_kernel_mounts(layout, whole=root is None),
         *("--bind", home, HOME),
         *_workspace(workspace),
         *_mounts(workspace),
@@ -122,12 +125,51 @@ def inspection(
         *("--seccomp", seccomp.program(machine)),
         *_image(layout),
         *_etc("inspection"),
-        *_kernel_mounts(),
+        *_kernel_mounts(layout),
         *_read_only(workspace),
         *_mounts(workspace),
         *_sealed_root(),
         *(word for name, value in variables.items() for word in ("--setenv", name, value)),
         *("--", "/bin/sh", "-c", '"$@"; exit $?', "sessionctl", *argv),
+    ]
+
+
+_MAKING = """
+umask 022
+refuse() { echo "$path: $1" >&2; exit 1; }
+for path; do
+    cd /workspace || exit
+    rest=${path#/workspace/}/
+    while test -n "$rest"; do
+        part=./${rest%%/*} rest=${rest#*/}
+        test ! -L "$part" || refuse "a symbolic link is on the way"
+        test -e "$part" || mkdir "$part" || exit
+        test -d "$part" || refuse "$part is no directory"
+        cd "$part" 2>/dev/null || refuse "$part cannot be entered"
+    done
+    held=$(ls -A) || exit
+    test -z "$held" || refuse "it is not empty, and what it holds would be hidden"
+done
+"""
+
+
+def making(paths: Sequence[str], workspace: Workspace, layout: Layout, machine: str) -> list[Word]:
+    """A sandbox that makes the directories `paths` in the workspace and ends: to mount upon.
+
+    Its code is 0 when all of them are there, are empty, and are reached without a link. A link of an
+    agent's leads nowhere but into this sandbox, in which nothing of the agent's is run.
+    """
+    return [
+        *_ISOLATION,
+        *("--unshare-net", "--die-with-parent"),
+        *("--hostname", "making"),
+        *("--seccomp", seccomp.program(machine)),
+        *_image(layout),
+        *_etc("making"),
+        *_kernel_mounts(layout),
+        *_workspace(workspace),
+        *_sealed_root(),
+        *("--setenv", "PATH", PATH, "--", "/bin/sh", "-c", _MAKING, "sessionctl", *paths),
     ]
 
 
@@ -180,8 +222,6 @@ def _stacked(root: Root) -> list[Word]:
     _require_short([*root.lower, root.upper, root.scratch])
     return [
         *(*_sources(root.lower), "--overlay", root.upper, root.scratch, "/"),
-        *("--proc", "/proc", "--dev", "/dev"),
-        *("--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp"),
         *("--perms", "0755", "--tmpfs", INTERNAL),
     ]
 
@@ -210,11 +250,13 @@ def etc(name: str) -> dict[str, bytes]:
     return {file: text.encode() for file, text in files.items()}
 
 
-def _kernel_mounts() -> list[Word]:
+def _kernel_mounts(layout: Layout, *, whole: bool = True) -> list[Word]:
+    """What the kernel gives, and places for a moment's files; not `whole`: /var/tmp and /run are an image's."""
     return [
         *("--proc", "/proc", "--dev", "/dev"),
+        *(word for path in layout.covered for word in ("--ro-bind-data", b"", path)),
         *("--perms", "1777", "--tmpfs", "/dev/shm", "--perms", "1777", "--tmpfs", "/tmp"),
-        *("--perms", "1777", "--tmpfs", "/var/tmp", "--perms", "0755", "--tmpfs", "/run"),
+        *(("--perms", "1777", "--tmpfs", "/var/tmp", "--perms", "0755", "--tmpfs", "/run") if whole else ()),
     ]
 
 
