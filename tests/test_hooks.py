@@ -157,6 +157,18 @@ def test_git_dir_and_work_tree_may_be_given_by_the_environment(plain: Repository
     assert history(other.root) == []
 
 
+def test_nothing_of_what_git_said_of_the_repository_is_left_for_programs(plain: Repository) -> None:
+    names = call(plain.root, "rev-parse", "--local-env-vars").out.split()
+    script = (
+        "import os; from sessionctl.cli import main; code = main(['hooks', 'run', 'post-commit']);"
+        "print(code, [name for name in os.environ if name.startswith('GIT_')])"
+    )
+    env = {**os.environ, **dict.fromkeys(names, "x"), "GIT_DIR": str(plain.root / ".git")}
+    argv = [sys.executable, "-c", script]
+    done = subprocess.run(argv, cwd=plain.root, env=env, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0 []\n", "")
+
+
 def test_a_submodule_has_hooks_and_a_history_of_its_own(plain: Repository, tmp_path: Path) -> None:
     source = Repository(tmp_path / "source")
     call(plain.root, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(source.root), "sub")
