@@ -11,9 +11,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
+
+from sessionctl.tasks import sessions
 
 ROOT = Path(__file__).parent
 SCHEMA = ROOT / "schemas" / "sessions.schema.json"
@@ -77,3 +80,6 @@ def release_check(ctx: Context) -> None:
         with ctx.cd(place):
             ctx.run("venv/bin/sessionctl --version && venv/bin/python -m sessionctl --help")
         print(f"{wheel.name}: {len(names)} files")
+
+
+ns = Collection(test, lint, schema, docs, bench, release_check, sessions)

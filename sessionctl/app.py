@@ -19,7 +19,7 @@ from sessionctl.beneath import StrPath
 from sessionctl.declared import Resolved, Tool, find, resolve, tool
 from sessionctl.diff import Change, diff
 from sessionctl.errors import BackendError, ConflictError, GitError, SessionctlError, StoreError, UsageError
-from sessionctl.model import Declaration, GitState, LimitsSpec, Observed, Record, Status, World, require_name
+from sessionctl.model import Declaration, GitState, LimitsSpec, Observed, Record, Status, World, is_name, require_name
 from sessionctl.plan import Plan, Policy
 from sessionctl.plan import plan as make_plan
 from sessionctl.store import Entry, Store
@@ -127,6 +127,14 @@ class Project:
     @cached_property
     def _resolved(self) -> Resolved:
         return resolve(self.file, self.repository.root, flags=self._flags, overrides=self._overrides)
+
+    @property
+    def has_manifest(self) -> bool:
+        """Whether there is a file to declare anything."""
+        try:
+            return os.path.lexists(self.file)
+        except UsageError:
+            return False
 
     @property
     def declared(self) -> Mapping[str, Declaration]:
@@ -243,6 +251,30 @@ class Project:
                     assert row.record is not None
                     self._remember(row.record, row.git)
         return rows
+
+    def note_git(self, event: str, **data: Any) -> GitState:
+        """Adds where the repository's own checkout is to the history, as an event of no session; what was read.
+
+        Sessions whose work is on branches of the repository itself are read anew with it.
+        """
+        state = git.host_state(self.repository)
+        sharing = [
+            record for record in self.store.records().values() if not record.corrupt and _is_on_host(record.last)
+        ]
+        rows = [
+            Session(record.session, observed.status, False, {}, record.git, observed, record)
+            for record in sharing
+            for observed in self.backend(record.backend).observe(session=record.session)
+            if observed.workspace is not None and observed.id == record.sandbox
+        ]
+        with self.store.writing():
+            self.store.note(None, event, git=state, **data)
+            self._with_git(rows, "head")
+        return state
+
+    def names(self) -> list[str]:
+        """All sessions that are declared or recorded, in order."""
+        return sorted({*self._declared_if_any(), *filter(is_name, self.store.records())})
 
     def _remember(self, record: Record, state: GitState, **changes: Any) -> None:
         """Saves what was read of a session, and journals it when branch or commit moved."""
@@ -808,6 +840,12 @@ class Project:
         from sessionctl.doctor import checks
 
         return checks(self)
+
+
+def _is_on_host(declaration: Declaration) -> bool:
+    """Whether what is committed in the session moves a branch of the user's repository, or the user sees its files."""
+    workspace = declaration.data["workspace"]
+    return workspace["mode"] in ("worktree", "bind") or bool(workspace.get("visible"))
 
 
 def _by_session(world: World) -> dict[str, Observed]:

@@ -13,13 +13,16 @@ import os
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sessionctl
 from sessionctl import model
 from sessionctl.beneath import StrPath
 from sessionctl.errors import UsageError
 from sessionctl.model import Declaration, Digests, sha256
+
+if TYPE_CHECKING:
+    from sessionctl.settings import Settings
 
 FILE = "sessions.toml"
 """What a manifest is called."""
@@ -35,6 +38,8 @@ class Tool(NamedTuple):
     state_dir: str
     jobs: int
     color: str
+    hooks_apply: bool = False
+    """Whether git hooks may make and start sessions."""
 
 
 class Resolved(NamedTuple):
@@ -76,7 +81,7 @@ def resolve(
     started = time.time_ns()
     chosen = settings.load(root, flags)
     found = manifest.resolve(file, root, settings=chosen, overrides=overrides)
-    resolved = Resolved(Tool(str(chosen.state_dir), chosen.jobs, chosen.color), found.declared)
+    resolved = Resolved(_tool(chosen), found.declared)
     if question == _Question.of(root, flags, file, overrides):
         question.keep(resolved, found.inputs, started, found.links)
     return resolved
@@ -94,10 +99,14 @@ def tool(flags: Mapping[str, Any] | None = None, root: StrPath | None = None) ->
 
     started = time.time_ns()
     chosen = settings.load(root, flags)
-    found = Tool(str(chosen.state_dir), chosen.jobs, chosen.color)
+    found = _tool(chosen)
     if question == _Question.of(root, flags):
         question.keep(Resolved(found, {}), (), started)
     return found
+
+
+def _tool(chosen: Settings) -> Tool:
+    return Tool(str(chosen.state_dir), chosen.jobs, chosen.color, chosen.hooks.apply)
 
 
 def _given(flags: Mapping[str, Any] | None) -> dict[str, Any]:

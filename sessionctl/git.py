@@ -316,6 +316,78 @@ def host_head(repository: Repository, tips: Mapping[str, str]) -> tuple[str, str
     return ref.removeprefix("refs/heads/"), tips.get(ref)
 
 
+def host_state(repository: Repository) -> GitState:
+    """Branch and commit that this checkout of the user's repository is at; nothing else is filled in.
+
+    Detached: a commit and no branch; unborn: a branch and no commit. Reads two or three files, however many
+    refs there are. `GitError` when they cannot be read.
+    """
+    try:
+        if os.path.isdir(os.path.join(repository.common_dir, "reftable")):
+            ref = run(repository.git_dir, "symbolic-ref", "--quiet", "HEAD", check=False).text()
+            commit = run(repository.git_dir, "rev-parse", "--verify", "--quiet", "HEAD", check=False).text()
+            return GitState(ref.removeprefix("refs/heads/") or None, commit or None)
+        value = _file(os.path.join(repository.git_dir, "HEAD"), _REF_LIMIT).strip()
+        ref = _symbolic(value)
+        if not ref:
+            return GitState(commit=value.decode() if _HEX.fullmatch(value) else None)
+        if not is_ref_name(ref):
+            raise GitError(f"{repository.git_dir}/HEAD leads to {quoted(value[:40])}")
+        return GitState(ref.removeprefix("refs/heads/"), _host_ref(repository.common_dir, ref))
+    except OSError as error:
+        raise GitError(f"{error.filename or repository.git_dir} cannot be read: {error.strerror}") from error
+
+
+def _host_ref(common: str, ref: str) -> str | None:
+    """The object name at a full ref name, loose or packed; None when there is no such ref."""
+    try:
+        value = _file(os.path.join(common, ref), _REF_LIMIT).strip()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        try:
+            return _packed(_file(os.path.join(common, "packed-refs"), -1), ("refs/heads",)).get(ref)
+        except FileNotFoundError:
+            return None
+    return value.decode() if _HEX.fullmatch(value) else None
+
+
+def under_way(repository: Repository) -> str:
+    """What git is in the middle of in this checkout, such as ``rebase``; empty: nothing."""
+    return next((what for what, mark in _UNDER_WAY if os.path.exists(os.path.join(repository.git_dir, mark))), "")
+
+
+_UNDER_WAY = (
+    ("rebase", "rebase-merge"),
+    ("rebase", "rebase-apply"),
+    ("merge", "MERGE_HEAD"),
+    ("cherry-pick", "CHERRY_PICK_HEAD"),
+    ("revert", "REVERT_HEAD"),
+    ("bisect", "BISECT_LOG"),
+)
+
+
+class HooksDirectory(NamedTuple):
+    """Where git looks for the hooks of a checkout."""
+
+    path: str
+    elsewhere: str
+    """Where ``core.hooksPath`` was set, such as ``global``, if it leads out of the repository; else empty."""
+
+
+def hooks_directory(repository: Repository) -> HooksDirectory:
+    """Where git looks for the hooks of this checkout, by the user's whole configuration. May not exist."""
+    own = os.path.join(repository.common_dir, "hooks")
+    asked = ("config", "--null", "--show-scope", "--type=path", "--get", "core.hooksPath")
+    extra = {name: os.environ[name] for name in ("XDG_CONFIG_HOME",) if name in os.environ}
+    argv = ("git", f"--git-dir={repository.git_dir}", *asked)
+    scope, _, path = process.run(argv, env=process.environment(extra), check=False).text().partition("\0")
+    if not path:
+        return HooksDirectory(own, "")
+    # Relative to where hooks run: the top of the checkout, or the repository itself when it is bare.
+    path = os.path.join(repository.root, path.removesuffix("\0"))
+    same = os.path.realpath(path) == os.path.realpath(own)
+    return HooksDirectory(own if same else path, "" if same else scope)
+
+
 class HostRefs(NamedTuple):
     """What the user's repository has of its own, or has fetched: the commits that are not lost with a session."""
 

@@ -40,6 +40,8 @@ class Policy(NamedTuple):
     """Seconds since its last use after which a session counts as idle, for `prune`."""
     names: frozenset[str] = frozenset()
     """Only these sessions; empty: all."""
+    additive: bool = False
+    """Only make sessions that were never made, and start those that are stopped. What nobody watches may do no more."""
 
 
 class Action(NamedTuple):
@@ -159,8 +161,16 @@ def _apply_lane(change: Change, world: World, policy: Policy) -> Lane:
     refused = world.refused.get(change.session, ())
     if refused:
         return lane._replace(refused=refused)
+    actions = tuple(_STEPS[kind](change))
+    if policy.additive and not _adds(kind, actions):
+        return lane._replace(untrusted=False, blocked=f"only made and started here: {change.reason}")
     lane = lane._replace(warnings=_warnings(change, world, takes))
-    return lane if lane.untrusted else lane._replace(actions=tuple(_STEPS[kind](change)))
+    return lane if lane.untrusted else lane._replace(actions=actions)
+
+
+def _adds(kind: Kind, actions: Iterable[Action]) -> bool:
+    """Whether a lane does nothing but make or start a session: a spare sandbox in the way is more than that."""
+    return kind in ("create", "start") and not any(a.verb in ("stop", "remove", "discard", "forget") for a in actions)
 
 
 def taken(data: Mapping[str, Any]) -> tuple[str, ...]:

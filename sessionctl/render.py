@@ -434,7 +434,7 @@ def event_data(entry: Entry) -> dict[str, Any]:
     return {
         "id": entry.id,
         "time": moment(entry.time),
-        "session": entry.session,
+        "session": entry.session or None,
         "event": entry.event,
         "branch": entry.branch,
         "commit": entry.commit,
@@ -464,7 +464,9 @@ def event_text(entry: Entry, paint: Paint) -> str:
     elif entry.data.get("reason"):
         detail = f"{printable(str(entry.data['reason']))}  {paint('dim', where)}"
     when, event = paint("dim", moment(entry.time) or ""), paint("bold", f"{entry.event:8}")
-    return f"{when}  {entry.session}  {event}  {detail}".rstrip()
+    if entry.data.get("during"):
+        detail += f"  during a {printable(str(entry.data['during']))}"
+    return f"{when}  {entry.session or '(repository)'}  {event}  {detail}".rstrip()
 
 
 def snapshots_text(found: Sequence[Snapshot], now: float, paint: Paint) -> str:

@@ -14,7 +14,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SkipValidation, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SkipValidation,
+    StrictBool,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -31,8 +40,11 @@ NOT_SETTINGS = frozenset({"SESSIONCTL_BWRAP"})
 _SESSION = "SESSIONCTL_SESSION__"
 _TOOL = ("state_dir", "jobs", "color")
 """What flags, variables and the user config can all say."""
-_CONFIG = (*_TOOL, "forbid", "defaults")
-"""What the user config can say. A prohibition that a variable or flag could set, they could also lift."""
+_USERS = ("forbid", "hooks")
+"""What only the user config can say. A prohibition that a variable or flag could set, they could also lift, and
+what may happen unasked is nobody's to say who only shares the environment."""
+_CONFIG = (*_TOOL, *_USERS, "defaults")
+"""What the user config can say."""
 
 
 def _whole(value: Any) -> Any:
@@ -74,9 +86,18 @@ class _UserConfig(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         fields = {
-            name: self.get_field_value(self.settings_cls.model_fields[name], name)[0] for name in (*_TOOL, "forbid")
+            name: self.get_field_value(self.settings_cls.model_fields[name], name)[0] for name in (*_TOOL, *_USERS)
         }
         return {name: value for name, value in fields.items() if value is not None}
+
+
+class Hooks(BaseModel):
+    """What git hooks may do beside recording: ``[hooks]`` of the user config."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    apply: StrictBool = False
+    """Make and start declared sessions."""
 
 
 class Settings(BaseSettings):
@@ -92,6 +113,7 @@ class Settings(BaseSettings):
     color: Literal["auto", "always", "never"] = "auto"
     forbid: tuple[Annotated[str, AfterValidator(_prohibition)], ...] = ()
     """What no session may be, as ``path=value``; nothing lifts it."""
+    hooks: Hooks = Hooks()
     session: Mapping[str, str] = {}
     """The variables SESSIONCTL_SESSION__*, by name."""
     config: SkipValidation[Document | None] = None
@@ -125,7 +147,7 @@ def load(root: StrPath | None = None, flags: Mapping[str, Any] | None = None) ->
         raise UsageError(str(error)) from error
     environment = variables()
     faults = [*_unknown_variables(environment), *_unknown_keys(document)]
-    origins = {name: _origin(name, given, environment, document) for name in (*_TOOL, "forbid")}
+    origins = {name: _origin(name, given, environment, document) for name in (*_TOOL, *_USERS)}
     try:
         settings = Settings(
             config=document,
@@ -170,6 +192,8 @@ def _unknown_keys(document: Document | None) -> Iterator[str]:
 def _described(error: ValidationError, origins: Mapping[str, str], document: Document | None) -> Iterator[str]:
     for item in error.errors(include_url=False):
         place, (message, hint) = item["loc"], words(item)
+        if item["type"] == "extra_forbidden":
+            message, hint = "unknown key", near(str(place[-1]), Hooks.model_fields)
         origin = origins[str(place[0])]
         if document and origin.startswith("user config"):
             yield str(ManifestError(document.label, [Problem(dotted(place), message, document.line(place), hint)]))

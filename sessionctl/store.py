@@ -138,6 +138,7 @@ class Entry(NamedTuple):
     time: float
     """Unix seconds."""
     session: str
+    """Empty: the repository itself."""
     event: str
     branch: str | None
     commit: str | None
@@ -243,16 +244,20 @@ class Store:
     # --- the journal ---------------------------------------------------------------------------
 
     def note(
-        self, session: str, event: str, *, time: float | None = None, git: GitState | None = None, **data: Any
+        self, session: str | None, event: str, *, time: float | None = None, git: GitState | None = None, **data: Any
     ) -> None:
-        """Adds an event to the journal, as of `time` (Unix seconds, default now). `data` is what JSON can hold."""
-        require_name(session)
+        """Adds an event to the journal, as of `time` (Unix seconds, default now). `data` is what JSON can hold.
+
+        Without a `session` it is one of the repository itself.
+        """
+        if session is not None:
+            require_name(session)
         when = now() if time is None else time
         git = git or GitState()
         row = (
             make_id(strftime("%Y%m%dT%H%M%S", gmtime(when)), os.urandom(4)),
             when,
-            session,
+            session or "",
             event,
             _text(git.branch),
             _text(git.commit),

@@ -7,6 +7,7 @@ In a page, in order, in one scratch repository:
   succeed (``; echo $?`` shows a code) and print that. ``...`` stands for anything on a line, or for any lines.
 - ```` ```toml NAME ```` is written to the file NAME.
 - ``<!-- sh`` ... ``-->`` is run like ``sh``, and not shown.
+- The files beside the page of an example are in the repository from the beginning.
 
 All other blocks are not run. ``python -m tests.pages [PAGE...]`` writes the output that differs into the
 pages. Ids, times, durations and the width of columns are not compared.
@@ -34,7 +35,7 @@ from sessionctl.backends.bubblewrap import Backend
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")],
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")],
     key=lambda page: (len(page.relative_to(ROOT).parts), page),
 )
 HOME = "/home/ada"
@@ -107,9 +108,10 @@ def scratch_world(place: Path) -> Iterator[World]:
     project = home / "project"
     project.mkdir(parents=True)
     programs.mkdir()
-    program = programs / "sessionctl"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sessionctl "$@"\n')
-    program.chmod(0o755)
+    for name in ("sessionctl", "invoke"):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {name} "$@"\n')
+        program.chmod(0o755)
     env = {
         "PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}",
         "HOME": str(home),
@@ -156,6 +158,10 @@ def play(page: Path, world: World, check: Callable[[str, str, str], str]) -> str
     `check` gets the place and the command, what the page shows, and what was printed.
     """
     text = page.read_text()
+    if page.parent.parent == ROOT / "examples":
+        for file in page.parent.iterdir():
+            if file.is_file() and file != page:
+                shutil.copy(file, world.project)
     parts: list[str] = []
     at = 0
     for found, block in zip(_BLOCK.finditer(text), blocks(text), strict=True):

@@ -110,7 +110,7 @@ def _command(name: str, summary: str) -> str:
 
 
 def _everywhere() -> str:
-    actions = _actions(lambda parser: cli._global_options(parser, argparse.Namespace()))
+    actions = _actions(lambda parser: cli.global_options(parser, argparse.Namespace()))
     return "\n\n".join(["### Options of every command", *_options(actions)])
 
 

@@ -897,4 +897,4 @@ def test_help_is_there_for_every_command_and_examples_parse(repository: Reposito
 
     for name in COMMANDS:
         assert name in overview
-        assert "examples:" in repository.run(name, "--help").out
+        assert "examples:" in repository.run(*name.split(), "--help").out

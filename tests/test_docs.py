@@ -240,6 +240,9 @@ def test_json_documents_are_as_described(world: World) -> None:
     # A change in place, and one that is blocked.
     (world.project / "sessions.toml").write_text(_MANIFEST.replace('"main"', '"HEAD"').replace('"1"', '"2"'))
     check("plan", first, said("plan --json"), said("prune --dry-run --json"))
+    world.run("printf '#!/bin/sh' >.git/hooks/post-commit && sessionctl hooks install")
+    check("hooks", said("hooks status --json"), {"hooks_path": "global"})
+    world.run("git commit -q --allow-empty -m x && mkdir .git/rebase-merge && git commit -q --allow-empty -m y")
     check("log", *lines("log --json"))
 
 

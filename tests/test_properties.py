@@ -254,6 +254,18 @@ def test_apply_never_takes_work_away() -> None:
         assert not verbs & {"rescue", "forget"}
 
 
+def test_what_only_adds_does_nothing_but_make_and_start() -> None:
+    done = set()
+    for case, allow_host in itertools.product(CASES, (False, True)):
+        usual = {lane.session: lane for lane in planned(case, Policy(allow_host=allow_host)).lanes}
+        for lane in planned(case, Policy(allow_host=allow_host, additive=True)).lanes:
+            assert lane.actions in ((), usual[lane.session].actions)
+            if lane.actions:
+                done.add(lane.change.kind)
+                assert not {action.verb for action in lane.actions} & {"stop", "remove", "discard", "forget"}
+    assert done == {"create", "start"}
+
+
 def test_apply_leaves_alone_what_is_not_declared() -> None:
     for case in CASES:
         if case[0] is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sessionctl import settings
+from sessionctl import declared, settings
 from sessionctl.declared import cpus
 from sessionctl.errors import UsageError
 
@@ -72,6 +72,16 @@ def test_a_tilde_in_a_state_directory_is_the_home(config: Path, home: Path) -> N
     assert settings.load().state_dir == home / "mine"
 
 
+def test_hooks_may_apply_only_where_the_user_config_says_so(config: Path) -> None:
+    assert not settings.load().hooks.apply
+    config.write_text("[hooks]\napply = true\n")
+    assert settings.load().hooks.apply
+    assert declared.tool().hooks_apply  # and again, from the cache
+    assert declared.tool().hooks_apply
+    config.write_text("[hooks]\napply = false\n")
+    assert not declared.tool().hooks_apply
+
+
 def test_session_values_and_prohibitions_are_collected(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config.write_text('forbid = ["workspace.history=shared", "env.A=1"]\n[defaults]\nbackend = "x"\n')
     monkeypatch.setenv("SESSIONCTL_SESSION__WORKSPACE__BASE", "v1")
@@ -87,6 +97,7 @@ def test_session_values_and_prohibitions_are_collected(config: Path, monkeypatch
         ("SESSIONCTL_JOSB", "3", "SESSIONCTL_JOSB: unknown variable (did you mean 'SESSIONCTL_JOBS'?)"),
         ("sessionctl_jobs", "3", "sessionctl_jobs: unknown variable"),
         ("SESSIONCTL_FORBID", "[]", "SESSIONCTL_FORBID: unknown variable"),
+        ("SESSIONCTL_HOOKS", '{"apply": true}', "SESSIONCTL_HOOKS: unknown variable"),
         ("SESSIONCTL_CONFIG", "{}", "SESSIONCTL_CONFIG: unknown variable"),
         ("SESSIONCTL_SESSION", "{}", "SESSIONCTL_SESSION: unknown variable"),
         ("SESSIONCTL_JOBS", "many", "SESSIONCTL_JOBS: should be a valid integer"),
@@ -124,6 +135,8 @@ def test_a_variable_that_others_read_is_no_error(monkeypatch: pytest.MonkeyPatch
         ('forbid = [\n"state"]', ":2: forbid[0]: 'state' is not PATH=VALUE"),
         ('forbid = ["workspace.histry=shared"]', ":1: forbid[0]: 'workspace.histry' is not a field of a session"),
         ("forbid = [1]", ":1: forbid[0]: expected a string"),
+        ("[hooks]\napply = 1", ":2: hooks.apply: expected true or false"),
+        ("[hooks]\naply = true", ":2: hooks.aply: unknown key (did you mean 'apply'?)"),
         ("jobs = 1\njobs = 1", ":2: is not valid TOML: Cannot overwrite a value"),
     ],
 )

@@ -217,6 +217,12 @@ class TestRecords:
         assert store.records() == {}
         assert [entry.event for entry in store.journal("api")] == ["create"]
 
+    def test_events_of_the_repository_itself_are_of_no_session(self, store: Store) -> None:
+        store.note(None, "commit", git=GIT)
+        store.note("api", "create")
+        assert [(entry.session, entry.event) for entry in store.journal()] == [("", "commit"), ("api", "create")]
+        assert [entry.event for entry in store.journal("api")] == ["create"]
+
     @pytest.mark.parametrize("name", BAD_NAMES)
     def test_a_bad_name_is_refused_at_every_door(self, store: Store, directory: Path, name: str) -> None:
         doors: list[Callable[[], Any]] = [

@@ -54,8 +54,14 @@ COMMANDS = {
     "undo": Place("keeping", "Bring back what a command took away"),
     "images": Place("storing", "List the images that are unpacked, and who uses them"),
     "gc": Place("storing", "Remove unpacked images that nothing uses"),
+    "hooks install": Place("hooking", "Let git hooks of the repository record its commits, checkouts and merges"),
+    "hooks uninstall": Place("hooking", "Remove the hooks, and put back what stood in their place"),
+    "hooks status": Place("hooking", "Show which hooks are installed, and where"),
+    "hooks run": Place("hooking", "What the installed hooks call"),
     "doctor": Place("looking", "Check what this machine needs to run sandboxes"),
+    "completion": Place("completing", "Print what a shell needs to complete command lines"),
 }
+"""By name: of one word, or of two."""
 
 
 def command_of(name: str) -> Command:
@@ -80,22 +86,27 @@ def program() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(words)
-    except SessionctlError as error:
-        return _failed(error, CANNOT_RUN if _is_exec(words) else error.exit_code)
-    except KeyboardInterrupt:
-        return errors.INTERRUPTED
+        return run(list(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:
         # Who read us has enough (`| head`); nothing is left to say, also not by the interpreter at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.OK
 
 
+def run(words: list[str]) -> int:
+    """Runs one command in this process, which may go on afterwards; its exit code. `SystemExit` for a wrong option."""
+    try:
+        return _run(words)
+    except SessionctlError as error:
+        return _failed(error, CANNOT_RUN if _is_exec(words) else error.exit_code)
+    except KeyboardInterrupt:
+        return errors.INTERRUPTED
+
+
 def _run(words: list[str]) -> int:
-    top = _top_parser()
-    place, rest = top.parse_known_args(words[: _command_at(words)]), words[_command_at(words) :]
+    top = top_parser()
+    place, rest = top.parse_known_args(words[: command_at(words)]), words[command_at(words) :]
     known, unknown = place
     if unknown:
         top.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -107,15 +118,9 @@ def _run(words: list[str]) -> int:
     if known.help or not rest:
         print(_overview(), end="")
         return errors.OK if known.help else errors.USAGE
-    name = rest[0]
+    name = named(rest)
     if name not in COMMANDS:
-        from difflib import get_close_matches
-
-        close = get_close_matches(name, COMMANDS, 1)
-        raise UsageError(
-            f"there is no command {name!a}",
-            hint=f"did you mean `sessionctl {close[0]}`?" if close else "see `sessionctl --help`",
-        )
+        raise _unknown(name)
     command = command_of(name)
     parser = argparse.ArgumentParser(
         prog=f"sessionctl {name}",
@@ -124,9 +129,26 @@ def _run(words: list[str]) -> int:
         formatter_class=_Help,
         allow_abbrev=False,
     )
-    _global_options(parser, known)
+    global_options(parser, known)
     command.options(parser)
-    return command.run(parser.parse_args(rest[1:]))
+    return command.run(parser.parse_args(rest[len(name.split()) :]))
+
+
+def named(words: Sequence[str]) -> str:
+    """The name of the command that `words` begin with: of two words where there is such a one, else the first."""
+    two = " ".join(words[:2])
+    return two if two in COMMANDS else words[0]
+
+
+def _unknown(name: str) -> UsageError:
+    from difflib import get_close_matches
+
+    more = [each for each in COMMANDS if each.startswith(f"{name} ")]
+    if more:
+        return UsageError(f"{name} is not a whole command", hint=f"one of: {', '.join(f'`{each}`' for each in more)}")
+    close = get_close_matches(name, COMMANDS, 1)
+    hint = f"did you mean `sessionctl {close[0]}`?" if close else "see `sessionctl --help`"
+    return UsageError(f"there is no command {name!a}", hint=hint)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -151,7 +173,7 @@ def _columns() -> int:
 _WITH_VALUE = ("-C", "--file", "--state-dir", "--set", "--color")
 
 
-def _command_at(words: Sequence[str]) -> int:
+def command_at(words: Sequence[str]) -> int:
     """Index of the first word that is neither an option nor an option's value."""
     index = 0
     while index < len(words) and words[index].startswith("-"):
@@ -160,19 +182,19 @@ def _command_at(words: Sequence[str]) -> int:
 
 
 def _is_exec(words: Sequence[str]) -> bool:
-    index = _command_at(words)
+    index = command_at(words)
     return index < len(words) and words[index] == "exec"
 
 
-def _top_parser() -> argparse.ArgumentParser:
+def top_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sessionctl", add_help=False, allow_abbrev=False, formatter_class=_Help)
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--version", action="store_true")
-    _global_options(parser, argparse.Namespace())
+    global_options(parser, argparse.Namespace())
     return parser
 
 
-def _global_options(parser: argparse.ArgumentParser, known: argparse.Namespace) -> None:
+def global_options(parser: argparse.ArgumentParser, known: argparse.Namespace) -> None:
     def given(name: str, otherwise: object) -> object:
         return getattr(known, name, otherwise)
 

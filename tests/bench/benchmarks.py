@@ -1,4 +1,4 @@
-"""The benchmarks, and the limits that issue 2 sets. Each makes what it needs in a lab and yields rows.
+"""The benchmarks, and their limits. Each makes what it needs in a lab and yields rows.
 
 What is made is not part of what is measured. Nothing here fails because something is slow.
 """
@@ -113,6 +113,30 @@ def exec_(lab: Lab, sizes: Sizes) -> Iterator[Row]:
     yield Row("entry", "the way into s alone", took, "ms", alone, "bwrap ... true", 5)
 
 
+def hooks(lab: Lab, sizes: Sizes) -> Iterator[Row]:
+    """A commit with the hooks installed and without, and the answer to a Tab, in a repository with many sessions."""
+    count = sizes.sandboxes
+    repository = lab.repository("hooks", f"[sessions.s]\ncount = {count}\n")
+    hooked, plain = lab.place / "hooks-with", lab.place / "hooks-without"
+    plain.mkdir()
+    lab.once(lab.sessionctl(repository, "hooks", "install"))
+    (repository.root / ".git" / "hooks").rename(hooked)
+
+    def commit(hooks: Path) -> Call:
+        return Call(
+            ("/usr/bin/env", "git", "-C", str(repository.root), "-c", f"core.hooksPath={hooks}")
+            + ("commit", "-q", "--allow-empty", "-m", "more")
+        )
+
+    took, without, nothing = lab.compare(sizes.runs, commit(hooked), commit(plain), lab.nothing)
+    yield Row("commit", f"git commit with hooks, {count} sessions", took, "ms", without, "without hooks")
+    yield Row("hook", "what the hooks add to it", max(took - without, 0.001), "ms", nothing, PASS, 6)
+
+    call = lab.sessionctl(repository, "completion", "bash", "--", "sessionctl", "status", "s-")
+    took, nothing = lab.compare(sizes.runs, call, lab.nothing)
+    yield Row("completion", f"completion of a name, {count} sessions", took, "ms", nothing, PASS, 6)
+
+
 def apply(lab: Lab, sizes: Sizes) -> Iterator[Row]:
     """New sessions of a large repository: how long, how much disk, how much memory."""
     lab.go_on(f"apply: a repository of {sizes.files} files")
@@ -173,5 +197,6 @@ BENCHMARKS: Mapping[str, Callable[[Lab, Sizes], Iterator[Row]]] = {
     "plan": plan,
     "ls": ls,
     "exec": exec_,
+    "hooks": hooks,
     "apply": apply,
 }
