@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sessionctl import git, mounts, plugins
+from sessionctl import git, mounts, plugins, trust
 from sessionctl.backends import Backend, Context, Refusal
 from sessionctl.beneath import StrPath
-from sessionctl.declared import Resolved, Tool, find, resolve, tool
+from sessionctl.declared import Resolved, Tool, cache_directory, config_file, find, resolve, tool
 from sessionctl.diff import Change, diff
 from sessionctl.errors import BackendError, ConflictError, GitError, SessionctlError, StoreError, UsageError
 from sessionctl.model import Declaration, GitState, LimitsSpec, Observed, Record, Status, World, require_name
-from sessionctl.plan import Plan, Policy
+from sessionctl.plan import Plan, Policy, taken
 from sessionctl.plan import plan as make_plan
 from sessionctl.store import Entry, Store
 from sessionctl.units import parse_duration
@@ -260,8 +260,9 @@ class Project:
         changes = diff(manifest, world)
         self._require_known(policy, manifest, changes)
         chosen = [change for change in changes if not policy.names or change.session in policy.names]
-        world = self._with_doubts(world, chosen) if policy.prune else self._with_refusals(world, chosen)
-        return make_plan(chosen, world, policy)
+        if policy.prune:
+            return make_plan(chosen, self._with_doubts(world, chosen), policy)
+        return make_plan(chosen, self._with_trust(self._with_refusals(world, chosen), chosen), policy)
 
     def _require_known(self, policy: Policy, manifest: Mapping[str, Declaration], changes: Sequence[Change]) -> None:
         known = {change.session for change in changes}
@@ -293,7 +294,7 @@ class Project:
                 if named:
                     unenforced[change.session] = tuple(f"{refusal.what}: {refusal.why}" for refusal in named)
                 refusals += [_said(refusal) for refusal in cannot if refusal not in named]
-                unfit = mounts.refusals(spec.mounts, self._ours)
+                unfit = mounts.refusals(spec.mounts, self._ours, self._read_only)
                 if spec.image.startswith("rootfs:"):
                     tree = spec.image.removeprefix("rootfs:")
                     why = mounts.unfit(tree, self._ours)
@@ -320,6 +321,69 @@ class Project:
             os.path.realpath(self.repository.common_dir): "the repository's git directory",
             os.path.realpath(self.repository.git_dir): "the repository's git directory",
         }
+
+    @cached_property
+    def _read_only(self) -> dict[str, str]:
+        """What no session may write: all that decides what sessions are."""
+        named = os.path.abspath(self.file)
+        kept = {
+            os.path.realpath(self.repository.root): "the repository's root",
+            os.path.join(os.path.realpath(os.path.dirname(named)), os.path.basename(named)): "the manifest",
+            os.path.realpath(named): "the manifest",
+            os.path.realpath(os.path.dirname(config_file())): "your own configuration",
+            os.path.realpath(cache_directory()): "the cache of manifests",
+        }
+        for name, declaration in self.declared.items():
+            data = declaration.data
+            sources = [file["source"] for file in data["files"] if file["source"] and not file.get("outside")]
+            sources += [os.path.join(self.repository.root, path) for path in data["workspace"]["include"]]
+            kept |= {os.path.realpath(source): f"a file that goes into {name}" for source in sources}
+        return kept
+
+    def _with_trust(self, world: World, changes: Sequence[Change]) -> World:
+        """What was trusted, read only when a session that is to be worked on takes something from the host."""
+        if not any(each.declared and each.kind != "keep" and taken(each.declared.data) for each in changes):
+            return world
+        said = trust.load(self.directory)
+        return world._replace(trusted=said.trusted, revoked=said.revoked)
+
+    def takings(self, names: Iterable[str] = ()) -> tuple[trust.Taking, ...]:
+        """What each session (of `names` only, if any) takes from the host, beside what was trusted last."""
+        declared = {name: declaration.data for name, declaration in self.declared.items()}
+        said = trust.load(self.directory)
+        chosen = set(map(require_name, names))
+        for name in sorted(chosen - declared.keys() - said.trusted.keys()):
+            raise _unknown(name, declared)
+        return trust.takings(declared, said, chosen)
+
+    def trust(self, takings: Iterable[trust.Taking]) -> None:
+        """Remembers that a person who was shown `takings` wants the sessions to have just that."""
+        with self.changing(), self.store.writing():
+            said = trust.load(self.directory).trusting({each.session: frozenset(each.lines) for each in takings})
+            for each in takings:
+                if each.new or each.gone:
+                    self.store.note(each.session, "trust", reason="; ".join(each.lines) or "nothing any more")
+            trust.save(self.directory, said)
+
+    def revoke(self, names: Iterable[str] = ()) -> tuple[str, ...]:
+        """Takes back what was ever allowed to sessions (`names`, else all); those that run with some of it now."""
+        chosen = set(map(require_name, names))
+        world = self.world()
+        known = {*world.records, *(o.session for o in world.observed), *self._declared_if_any()}
+        with self.changing(), self.store.writing():
+            said = trust.load(self.directory)
+            for name in sorted(chosen - known - said.trusted.keys()):
+                raise _unknown(name, known)
+            held: dict[str, frozenset[str]] = {}
+            for made_of in _made(world):
+                name = made_of.data["name"]
+                held[name] = held.get(name, frozenset()).union(taken(made_of.data))
+            chosen = chosen or {name for name in (*held, *said.trusted) if held.get(name) or name in said.trusted}
+            for name in sorted(chosen):
+                self.store.note(name, "revoke")
+            trust.save(self.directory, said.revoking(chosen, held))
+        running = {o.session: o.made_of for o in world.observed if o.status == "running" and o.made_of is not None}
+        return tuple(sorted(name for name in chosen & running.keys() if taken(running[name].data)))
 
     def _probe(self, backend: str) -> Sequence[Refusal]:
         if backend not in self._probed:
@@ -389,6 +453,11 @@ class Project:
                 raise ConflictError(
                     "something changed since this plan was made", hint="run the command again to see the new one"
                 )
+            if plan.policy.allow_host:
+                granted = {lane.session: frozenset(lane.takes) for lane in now.work if lane.takes}
+                said = trust.load(self.directory)
+                if said.granting(granted) != said:
+                    trust.save(self.directory, said.granting(granted))
             site = Site(self.repository, self.directory, self.store, self.backend, self.reader, self._clock, progress)
             self._sweep()
             outcomes = execute(now, steps(site), jobs=self.settings.jobs, on=on, interrupted=interrupted)
@@ -506,6 +575,7 @@ class Project:
             raise UsageError(f"{name} is stopped", hint=f"run `sessionctl start {name}`")
         assert target.made_of is not None
         given = dict(env or {})
+        trust.require_kept(self.directory, name, target.made_of.data, but=given)
         secrets = secret.found(target.made_of.data["env"], but=given)
         backend = self.backend(target.backend)
         self._note_git(target, record, "head")
@@ -573,6 +643,8 @@ class Project:
             target, record = self._sandbox(name)
             if target.status == "running":
                 return False
+            if target.made_of is not None:
+                trust.require_kept(self.directory, name, target.made_of.data)
             self.backend(target.backend).start(target)
             self._note_by_hand(target, record, "start", stopped_at=None)
             return True
@@ -664,6 +736,12 @@ class Project:
 def _by_session(world: World) -> dict[str, Observed]:
     """Of each session one thing that was observed, for those that have no sandbox that is whole."""
     return {observed.session: observed for observed in reversed(world.observed)}
+
+
+def _made(world: World) -> Iterator[Declaration]:
+    """All declarations that sandboxes were made of, as far as marks and records say."""
+    yield from (observed.made_of for observed in world.observed if observed.made_of is not None)
+    yield from (record.last for record in world.records.values() if not record.corrupt)
 
 
 def _session(change: Change, seen: Mapping[str, Observed]) -> Session:

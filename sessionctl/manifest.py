@@ -395,7 +395,7 @@ class FileTable(_Table):
     )
     source: Annotated[str, Field(min_length=1), AfterValidator(_label)] = Field(
         default="",
-        description="A file on the host, relative to the manifest. Outside of the repository it needs --allow-host.",
+        description="A file on the host, relative to the manifest. Outside of the repository it has to be trusted.",
     )
     content: str = Field(default="", description="What to write, instead of a source.")
     mode: Annotated[str, AfterValidator(_mode), _text("^0[0-7]{3}$")] = Field(
@@ -465,7 +465,7 @@ class SessionTable(_Table):
         default="host",
         description="What the sandbox's file system is made of. host: the host's programs, read-only; rootfs:DIR, "
         "archive:FILE or oci:LAYOUT[:TAG]: that, as a writable layer over it. Relative to the manifest; outside of "
-        "the repository it needs --allow-host.",
+        "the repository it has to be trusted.",
     )
     backend: Annotated[str, _known("backends"), _NAME] = Field(
         default="bubblewrap", description="What makes the sandbox."
@@ -511,7 +511,7 @@ class SessionTable(_Table):
         json_schema_extra=_without_default,
     )
     mounts: Annotated[list[MountTable], AfterValidator(_apart)] = Field(
-        default=[], description="Files and directories of the host that are seen inside. They need --allow-host."
+        default=[], description="Files and directories of the host that are seen inside. They have to be trusted."
     )
     limits: LimitsTable = Field(
         default=LimitsTable(), description="What the session may use.", json_schema_extra=_without_default
@@ -519,7 +519,7 @@ class SessionTable(_Table):
     network: _Network = Field(
         default="none",
         description="What the session can reach. none: nothing but its own loopback; host: all that the host "
-        "reaches, which needs --allow-host.",
+        "reaches, which has to be trusted.",
     )
 
 
@@ -1012,10 +1012,12 @@ class _Judge:
             else values[path.removesuffix(".source") if path == "image.source" else path].origin()
             for path in fields
         }
-        for path, text, entry in self.forbidden:
-            if path in fields and text in _texts(fields[path]):
-                message = f"the user config forbids {_quoted(entry)}, which {name} has"
-                self.problems.append(values[listed[path][0] if path in listed else path].problem(message))
+        for forbidden, text, entry in self.forbidden:
+            for path in (forbidden,) if forbidden in fields else _of_kind(spec, forbidden, text):
+                if forbidden not in fields or text in _texts(fields[forbidden]):
+                    message = f"the user config forbids {_quoted(entry)}, which {name} has"
+                    key, number = listed.get(path, (path, None))
+                    self.problems.append(values[key].problem(message, *(() if number is None else (number,))))
 
     def workspace(self, name: str, values: dict[str, _Value]) -> None:
         """With mode ``empty``, what is said of git elsewhere is dropped, and what is said beside it refused."""
@@ -1165,6 +1167,24 @@ def _host_path(text: str, value: _Value) -> str:
     """`text`, named by `value`, as an absolute path."""
     expanded = os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
     return os.path.join(value.source.directory, expanded)
+
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "mounts": ("ro", "rw"),
+    "env": ("from_env", "from_file"),
+    "files": ("outside",),
+}
+"""What a prohibition may say of a field that has many entries: any entry of that kind."""
+
+
+def _of_kind(spec: SessionSpec, field: str, kind: str) -> Iterator[str]:
+    """The paths, as in `model.flat`, of the entries of `field` that are of `kind`, one of `KINDS`."""
+    if field == "mounts":
+        yield from (f"mounts.{mount.path}" for mount in spec.mounts if mount.mode == kind)
+    elif field == "env":
+        yield from (f"env.{name}" for name, value in spec.env.items() if not isinstance(value, str) and kind in value)
+    elif field == "files":
+        yield from (f"files.{file.path}" for file in spec.files if file.outside)
 
 
 def _texts(value: Any) -> list[str]:

@@ -469,6 +469,10 @@ class World(NamedTuple):
     """Per declared session, what works here otherwise than a person may expect."""
     homes: Mapping[str, tuple[str, ...]] = _NONE
     """Per session asked about: the first few files of its home that only it has."""
+    trusted: Mapping[str, frozenset[str]] = _NONE
+    """Per session, what a person trusted it to take from the host: lines of `plan.taken`."""
+    revoked: Mapping[str, frozenset[str]] = _NONE
+    """Per session, what of that was taken back."""
     gone: frozenset[str] = frozenset()
     """Of the sessions asked about, those that have neither work nor home any more."""
     now: float = 0.0

@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "secret": {"errors", "beneath"},
     "images": {"errors", "beneath"},
     "mounts": {"model"},
+    "trust": {"model", "errors", "beneath", "plan"},
     "executor": {"model", "plan"},
     "settings": {"errors", "model", "beneath", "declared", "plugins", "manifest", "locate"},
     "manifest": {

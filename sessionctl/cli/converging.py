@@ -14,6 +14,7 @@ from sessionctl.cli.common import (
     approval_options,
     json_option,
     names_option,
+    nobody,
     open_project,
     seconds,
 )
@@ -124,6 +125,8 @@ def _once(args: argparse.Namespace, policy: Policy, question: str) -> int:
     print(plan_text(plan, paint))
     if plan.refused:
         return errors.USAGE
+    if plan.work and plan.untrusted and not args.yes and nobody(args):
+        raise _untrusted(plan)  # hooks and CI: nothing was done, and this is what a person has to look at
     if plan.work and not args.yes and not agreed(question, args):
         return errors.FAILED
     outcomes = _applied(project, plan)
@@ -139,9 +142,12 @@ def _once(args: argparse.Namespace, policy: Policy, question: str) -> int:
 
 
 def _untrusted(plan: Plan) -> UntrustedError:
-    lines = [f"{lane.session} would take from the host: {each}" for lane in plan.untrusted for each in lane.takes]
+    lines = [f"{lane.session} would take from the host: {each}" for lane in plan.untrusted for each in lane.untrusted]
     names = " ".join(lane.session for lane in plan.untrusted)
-    return UntrustedError("\n".join(lines), hint=f"if that is meant: sessionctl apply --allow-host {names}")
+    return UntrustedError(
+        "\n".join(lines),
+        hint=f"if that is meant: sessionctl trust {names}; just this once: sessionctl apply --allow-host {names}",
+    )
 
 
 def _kept(plan: Plan) -> int:
