@@ -427,6 +427,39 @@ class Project:
                 states[name] = explained(error)
         return world._replace(git=states, homes=homes, gone=frozenset(gone))
 
+    def save(self, plan: Plan, path: StrPath) -> None:
+        """Writes `plan` to the file at `path`, for `saved`."""
+        from sessionctl import saved
+
+        saved.save(path, plan, self.repository.project)
+
+    def saved(self, path: StrPath, policy: Policy = Policy()) -> Plan:  # noqa: B008  (an immutable value)
+        """The plan that was written to `path`, made again. Changes nothing.
+
+        `ConflictError`, which says how, when that is another plan now; `UsageError` when `path` holds none, or
+        when `policy` does not allow just what was allowed when it was made: a file allows nothing.
+        """
+        from sessionctl import saved
+
+        then = saved.load(path, self.repository.project)
+        for flag, was, given in (
+            ("--force", then.force, policy.force),
+            ("--allow-host", then.allow_host, policy.allow_host),
+        ):
+            if was != given:
+                raise UsageError(
+                    f"{os.fspath(path)} was made {'with' if was else 'without'} {flag}",
+                    hint=f"say {flag} here too, if that is meant" if was else f"leave {flag} away, or plan anew",
+                )
+        now = self.plan(then.names, policy)
+        difference = saved.moved(then, now)
+        if difference:
+            raise ConflictError(
+                "\n".join([f"what would be done is not what {os.fspath(path)} says:", *difference]),
+                hint=f"nothing was done; look at it anew: sessionctl plan --out {os.fspath(path)}",
+            )
+        return now
+
     def apply(
         self,
         plan: Plan,

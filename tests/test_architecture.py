@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "secret": {"errors", "beneath"},
     "images": {"errors", "beneath"},
     "mounts": {"model"},
+    "saved": {"model", "errors", "beneath", "plan"},
     "trust": {"model", "errors", "beneath", "plan"},
     "executor": {"model", "plan"},
     "settings": {"errors", "model", "beneath", "declared", "plugins", "manifest", "locate"},
