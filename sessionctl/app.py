@@ -256,13 +256,107 @@ class Project:
         """
         policy = policy._replace(names=frozenset(map(require_name, names)) or policy.names)
         manifest = self.declared
-        world = self.world(deep=policy.prune)
+        self._require_renamed()
+        world = self._foreseen(self.world(deep=policy.prune))
         changes = diff(manifest, world)
         self._require_known(policy, manifest, changes)
         chosen = [change for change in changes if not policy.names or change.session in policy.names]
         if policy.prune:
             return make_plan(chosen, self._with_doubts(world, chosen), policy)
         return make_plan(chosen, self._with_trust(self._with_refusals(world, chosen), chosen), policy)
+
+    def _foreseen(self, world: World) -> World:
+        wanted = {name: each.data.get("renamed_from", "") for name, each in self.declared.items()}
+        wanted = {name: old for name, old in wanted.items() if old}
+        if not wanted:
+            return world
+        from sessionctl import identity
+
+        return identity.foreseen(world, wanted, self.directory)
+
+    def _require_renamed(self) -> None:
+        if os.path.lexists(os.path.join(self.directory, "renames")):
+            from sessionctl import identity
+
+            for what in identity.pending(self.directory):
+                raise ConflictError(
+                    f"{what.old} is just being renamed to {what.new}, or that was interrupted",
+                    hint=f"finish it: sessionctl rename {what.old} {what.new}",
+                )
+
+    def recover(self, wait: float = LOCK_WAIT) -> None:
+        """Finishes what was begun, was interrupted, and stands in the way of a plan: renames."""
+        if not os.path.lexists(os.path.join(self.directory, "renames")):
+            return
+        from sessionctl import identity
+
+        with self.changing(wait):
+            identity.recover(self.directory, self.store, self.backend)
+        self.__dict__.pop("_resolved", None)
+
+    def rename(self, old: str, new: str) -> str:
+        """Renames a session, declared or not, and its block; the manifest that was edited, or nothing.
+
+        Its work, home, sandbox, record and history stay what they are; what runs goes on. `UsageError` when there
+        is no `old`, or anything that is called `new`.
+        """
+        from sessionctl import identity
+
+        if require_name(old) == require_name(new):
+            raise UsageError(f"{old} is called so already")
+        for what in identity.pending(self.directory):
+            if (what.old, what.new) == (old, new):
+                self.recover()
+                return what.manifest
+        self.recover()
+        with self.changing():
+            world = self.world()
+            here = {o.session for o in world.observed} | world.records.keys() | self._declared_if_any().keys()
+            if old not in here:
+                raise _unknown(old, here)
+            seen = [o.backend for o in world.observed if o.session == old]
+            record = world.records.get(old)
+            if record is None and seen and old not in self._declared_if_any():
+                raise UsageError(f"{old} is a stray", hint=f"sessionctl adopt {old}")
+            if record is not None and record.corrupt:
+                raise UsageError(
+                    f"the record of {old} is corrupt: {record.corrupt}", hint="sessionctl apply makes it anew"
+                )
+            taken_by = [
+                *(["the manifest declares it"] if new in self._declared_if_any() else []),
+                *(["there is a record of it"] if new in world.records else []),
+                *(f"there is a sandbox of it, {o.id or 'half made'}" for o in world.observed if o.session == new),
+            ]
+            if taken_by or os.path.lexists(os.path.join(self.directory, "sessions", new)):
+                raise UsageError(f"{new} is taken: {'; '.join(taken_by) or 'its directory is there'}")
+            manifest = self._renamed_manifest(old, new)
+            backends = sorted({*seen, *([record.backend] if record is not None and record.backend else [])})
+            what = identity.Rename(old, new, tuple(backends), manifest)
+            identity.rename(self.directory, self.store, self.backend, what)
+        self.__dict__.pop("_resolved", None)
+        return manifest
+
+    def _renamed_manifest(self, old: str, new: str) -> str:
+        """The real path of the manifest, when it has a block of `old` that can become `new`'s; else nothing."""
+        if old not in self._declared_if_any():
+            return ""
+        from sessionctl import edit
+
+        path = os.path.realpath(self.file)
+        with open(path, encoding="utf-8", newline="") as file:
+            text = file.read()
+        if not edit.declares(text, old):
+            raise UsageError(f"{old} is one of a count", hint="rename the block that has the count, by hand")
+        self._require_valid(edit.renamed(text, old, new))
+        return path
+
+    def _require_valid(self, text: str) -> None:
+        """`ManifestError`, before anything is done, when the manifest would be wrong with `text` in it."""
+        from sessionctl import manifest, settings
+
+        root = self.repository.root
+        chosen = settings.load(root, self._flags)
+        manifest.resolve(self.file, root, settings=chosen, overrides=self._overrides, text=text.replace("\r\n", "\n"))
 
     def _require_known(self, policy: Policy, manifest: Mapping[str, Declaration], changes: Sequence[Change]) -> None:
         known = {change.session for change in changes}
@@ -345,6 +439,8 @@ class Project:
         if not any(each.declared and each.kind != "keep" and taken(each.declared.data) for each in changes):
             return world
         said = trust.load(self.directory)
+        for new, old in world.renamed.items():
+            said = said.renamed(old, new)
         return world._replace(trusted=said.trusted, revoked=said.revoked)
 
     def takings(self, names: Iterable[str] = ()) -> tuple[trust.Taking, ...]:
@@ -755,9 +851,9 @@ class Project:
 
     def log(self, name: str | None = None, *, after: int = 0, last: int | None = None) -> Iterator[Entry]:
         """Events of one session or of all, in order of time."""
-        if name is not None:
-            require_name(name)
-        return self.store.journal(name, after=after, last=last)
+        if name is None:
+            return self.store.journal(after=after, last=last)
+        return self.store.journal(require_name(name), after=after, last=last, earlier=self.store.earlier(name))
 
     def doctor(self) -> list[Check]:
         """Everything this machine needs for the declared backends, looked at one by one."""

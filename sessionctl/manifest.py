@@ -37,7 +37,7 @@ from sessionctl import beneath, images, plugins
 from sessionctl.beneath import StrPath
 from sessionctl.declared import FILE, remembered
 from sessionctl.errors import ImageError, ManifestError, Problem, UntrustedError, UsageError
-from sessionctl.locate import Document, Key, dotted, load_document
+from sessionctl.locate import Document, Key, dotted, load_document, parse_document
 from sessionctl.model import (
     HOME,
     WORKSPACE,
@@ -67,7 +67,7 @@ SOURCE_BYTES = 16 * 1024 * 1024
 NOT_YET: Mapping[str, frozenset[str]] = {
     "": frozenset(
         {"args", "budget", "command", "idle_stop", "model", "on_prune"}
-        | {"parent", "prompt", "renamed_from", "runtime", "ttl", "visible"}
+        | {"parent", "prompt", "runtime", "ttl", "visible"}
     ),
     "agent": frozenset({"args", "model", "prompt"}),
     "network": frozenset({"allow"}),
@@ -490,6 +490,11 @@ class SessionTable(_Table):
         description="Makes NAME-1 to NAME-count of this session. A branch given by name then needs {name}.",
         json_schema_extra=_without_default,
     )
+    renamed_from: Annotated[str, AfterValidator(_name), _NAME] = Field(
+        default="",
+        description="What the session was called before: `apply` renames it, with its work, home and history.",
+        json_schema_extra=_without_default,
+    )
     setup: list[Annotated[str, AfterValidator(_command), _text(r"\S")]] = Field(
         default=[], description="Shell commands that run inside, once, after the sandbox was made."
     )
@@ -860,15 +865,17 @@ class Manifest(NamedTuple):
     """Absolute paths of which it depends on where they lead, and not on what is there."""
 
 
-def resolve(file: StrPath, root: StrPath, *, settings: Settings, overrides: Sequence[str] = ()) -> Manifest:
-    """The sessions that the manifest `file` of the repository at `root` declares.
+def resolve(
+    file: StrPath, root: StrPath, *, settings: Settings, overrides: Sequence[str] = (), text: str | None = None
+) -> Manifest:
+    """The sessions that the manifest `file` of the repository at `root` declares, or would with `text` in it.
 
     `overrides` are ``KEY=VALUE``. `ManifestError` with everything that is wrong in the manifest;
     `UsageError` for the other layers; `UntrustedError` when it would take files from outside of the repository.
     """
     path, top = os.path.abspath(file), os.path.realpath(root)
     label = os.path.relpath(path, root) if _is_below(path, os.path.abspath(root)) else path
-    document = load_document(path, label)
+    document = load_document(path, label) if text is None else parse_document(text, label)
     read, problems = _read(document)
     directory = os.path.dirname(path)
     faults: list[str] = []
@@ -888,6 +895,7 @@ def resolve(file: StrPath, root: StrPath, *, settings: Settings, overrides: Sequ
     for name, values in sessions.items():
         judge.session(name, values, document.line(("sessions", name)))
     judge.require_distinct_branches()
+    judge.require_old_names({name: values["renamed_from"] for name, values in sessions.items()})
     if judge.problems:
         found = sorted(dict.fromkeys(judge.problems), key=lambda problem: problem.line or sys.maxsize)
         more = [Problem("", "and more of these")] if len(found) > MOST_PROBLEMS else []
@@ -956,6 +964,8 @@ class _Judge:
             names = [f"{name}-{number}" for number in range(1, count.value + 1)]
             if branch.value and "{name}" not in branch.value:
                 self.problems.append(branch.problem("must hold {name}, because count is given"))
+            if values["renamed_from"].value:
+                self.problems.append(values["renamed_from"].problem("cannot be beside count"))
         files, mounts = self.files(values["files"]), self.mounts(values["mounts"])
         self.require_seen(values["files"], mounts)
         self.included(values["workspace.include"])
@@ -990,6 +1000,7 @@ class _Judge:
             name=name,
             **{key: values[key].value for key in ("backend", "agent", "title", "state", "protect", "network")},
             **image,
+            renamed_from=values["renamed_from"].value,
             tags=tuple(values["tags"].value),
             setup=tuple(values["setup"].value),
             metadata=table("metadata"),
@@ -1060,6 +1071,18 @@ class _Judge:
                     owners = f"the branches of {self.branches[branch[:at]][0]} and {name}"
                     both = f"{_quoted(branch[:at])} and {_quoted(branch)}"
                     self.problems.append(value.problem(f"git cannot have both {both}, {owners}"))
+
+    def require_old_names(self, given: Mapping[str, _Value]) -> None:
+        """A session can have been called what no other one is called or was called."""
+        was: dict[str, str] = {}
+        for name, value in given.items():
+            old = value.value
+            if old and old in self.declared:
+                self.problems.append(value.problem(f"{old} is declared too, so {name} cannot be it"))
+            elif old and old in was:
+                self.problems.append(value.problem(f"both {was[old]} and {name} would be {old}"))
+            elif old:
+                was[old] = name
 
     # What is named on the host.
 

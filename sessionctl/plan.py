@@ -12,6 +12,7 @@ from sessionctl.model import GitState, Observed, World
 from sessionctl.units import duration
 
 Verb = Literal[
+    "rename",
     "prepare",
     "create",
     "stop",
@@ -145,7 +146,7 @@ def _apply_lane(change: Change, world: World, policy: Policy) -> Lane:
     if refused:
         return lane._replace(refused=refused)
     lane = lane._replace(warnings=_warnings(change, world, takes))
-    return lane if lane.untrusted else lane._replace(actions=tuple(_STEPS[kind](change)))
+    return lane if lane.untrusted else lane._replace(actions=(*_rename(change), *_STEPS[kind](change)))
 
 
 def taken(data: Mapping[str, Any]) -> tuple[str, ...]:
@@ -184,6 +185,11 @@ def _newly_taken(change: Change, world: World) -> tuple[str, ...]:
         allowed.update(taken(change.record.last.data))
     allowed -= world.revoked.get(change.session, frozenset())
     return tuple(each for each in taken(change.declared.data) if each not in allowed)
+
+
+def _rename(change: Change) -> Iterable[Action]:
+    if change.renamed:
+        yield Action("rename", f"was {change.renamed}")
 
 
 def _forced(change: Change) -> Iterable[Action]:
@@ -270,6 +276,7 @@ _STEPS: Mapping[Kind, Callable[[Change], Iterable[Action]]] = {
     "stop": _stop,
     "update": _in_place,
     "drop": _in_place,
+    "rename": _record,
     "record": _record,
     "keep": lambda change: (),
     "conflict": _forced,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _SIGNS = {
     "create": ("+", "green"),
     "recreate": ("+", "green"),
+    "rename": ("~", "yellow"),
     "start": (">", "green"),
     "stop": ("=", "yellow"),
     "update": ("~", "yellow"),
@@ -136,7 +137,7 @@ def _step(lane: Lane, action: Action) -> str:
     return f"{action.verb} ({action.reason}{at})"
 
 
-_TELLING = ("prepare", "setup", "branch")
+_TELLING = ("rename", "prepare", "setup", "branch")
 
 
 def _summary(plan: Plan) -> str:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from sessionctl import beneath, git, history, process, secret, workspace
+from sessionctl import beneath, git, history, identity, process, secret, workspace
 from sessionctl.backends import Backend
 from sessionctl.errors import BackendError, CommandError, ConflictError, GitError
 from sessionctl.executor import Made, Step
@@ -48,6 +48,7 @@ class _Steps:
 
     def table(self) -> Mapping[Verb, Step]:
         return {
+            "rename": self.rename,
             "prepare": self.prepare,
             "create": self.create,
             "stop": self.stop,
@@ -61,6 +62,11 @@ class _Steps:
             "record": self.record,
             "forget": self.forget,
         }
+
+    def rename(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        site = self.site
+        identity.rename(site.directory, site.store, site.backend, _renaming(lane))
+        return Made(made)
 
     # --- making ------------------------------------------------------------------------------
 
@@ -253,6 +259,13 @@ def _branch_at_rest(target: Observed, name: str) -> None:
     owner = (info.st_uid, info.st_gid)
     beneath.write(target.workspace.upper, f".git/refs/heads/{name}", f"{head.commit}\n".encode(), 0o644, owner)
     beneath.write(target.workspace.upper, ".git/HEAD", f"ref: refs/heads/{name}\n".encode(), 0o644, owner)
+
+
+def _renaming(lane: Lane) -> identity.Rename:
+    change = lane.change
+    seen = (*((change.current,) if change.current else ()), *change.spare)
+    backends = [*(each.backend for each in seen), *([change.record.backend] if change.record else [])]
+    return identity.Rename(change.renamed, lane.session, tuple(sorted(filter(None, set(backends)))))
 
 
 def _spec(lane: Lane) -> SessionSpec:

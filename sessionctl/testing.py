@@ -163,6 +163,14 @@ class MemoryBackend:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
+    def renamed(self, old: str, new: str) -> None:
+        for path in (self._sessions / new).glob("*/mark"):
+            mark = json.loads(path.read_bytes())
+            root = str(self._sessions.parent)
+            stack = Workspace.from_data(mark["workspace"], root).renamed(root, old, new)
+            mark = {**mark, "data": {**mark["data"], "name": new}, "workspace": stack.data(root)}
+            beneath.publish(str(path), json.dumps(mark).encode())
+
     def remove(self, target: Observed) -> None:
         if not target.id:
             return

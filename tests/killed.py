@@ -1,4 +1,6 @@
-"""``python -m tests.killed NUMBER apply|prune``: sessionctl in a process that kills itself at its NUMBER-th moment.
+"""``python -m tests.killed NUMBER VERB``: sessionctl in a process that kills itself at its NUMBER-th moment.
+
+VERB is ``apply``, ``prune`` or ``rename OLD NEW``.
 
 A moment is just before anything that outlives the process: something made, opened for writing, moved, removed or
 locked, a program started, a signal sent; and the beginning and the end of every step. They are the
@@ -21,7 +23,7 @@ _CHANGES = {
 }
 
 
-def main(number: int, verb: str) -> int:
+def main(number: int, verb: str, *names: str) -> int:
     left = number
 
     def moment() -> None:
@@ -36,6 +38,10 @@ def main(number: int, verb: str) -> int:
             moment()
 
     project = Project()
+    if verb == "rename":
+        sys.addaudithook(watch)
+        project.rename(*names)
+        return 0
     plan = project.plan(policy=Policy(prune=verb == "prune", idle=0))
     sys.addaudithook(watch)
     outcomes = project.apply(plan, on=lambda lane, action, result: moment())
@@ -46,4 +52,4 @@ def main(number: int, verb: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(int(sys.argv[1]), *sys.argv[2:]))

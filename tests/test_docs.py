@@ -240,4 +240,5 @@ def test_json_documents_are_as_described(world: World) -> None:
     # A change in place, and one that is blocked.
     (world.project / "sessions.toml").write_text(_MANIFEST.replace('"main"', '"HEAD"').replace('"1"', '"2"'))
     check("plan", first, said("plan --json"), said("prune --dry-run --json"))
+    world.run("sessionctl rename bare empty")
     check("log", *lines("log --json"))

@@ -114,6 +114,12 @@ class Backend(Protocol):
     def stop(self, target: Observed) -> None:
         """Ends all processes of `target`, keeps its files. Returns when they are gone. Idempotent."""
 
+    def renamed(self, old: str, new: str) -> None:
+        """Makes all sandboxes of session `old` those of `new`, where ``sessions/<old>`` was moved to. Idempotent.
+
+        What runs in them goes on; what it is told of its name may be the old one until it is started again.
+        """
+
     def remove(self, target: Observed) -> None:
         """Removes one stopped sandbox: its mark first, then its files. Absent already is done.
 

@@ -125,6 +125,8 @@ def _carry_out(args: argparse.Namespace, policy: Policy, question: str) -> int:
 
 def _once(args: argparse.Namespace, policy: Policy, question: str) -> int:
     project = open_project(args)
+    if not getattr(args, "dry_run", False):
+        project.recover()
     plan = project.plan(args.names, policy)
     if getattr(args, "dry_run", False):
         _print_plan(plan, args)

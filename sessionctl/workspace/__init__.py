@@ -25,7 +25,7 @@ from sessionctl.workspace.bases import release as release_base
 from sessionctl.workspace.bases import unused as unused_bases
 from sessionctl.workspace.clone import localize
 from sessionctl.workspace.standing import Owner, Progress, Recipe, Standing, fingerprint, layers, load_standing
-from sessionctl.workspace.work import begin, discard, home, is_there, leave, sweep
+from sessionctl.workspace.work import begin, discard, home, is_there, leave, rename, sweep
 
 __all__ = [
     "Owner",
@@ -42,6 +42,7 @@ __all__ = [
     "localize",
     "prepare",
     "release_base",
+    "rename",
     "sweep",
     "unused_bases",
 ]

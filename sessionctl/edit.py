@@ -1,0 +1,64 @@
+"""Edits of a manifest's text, as its author would make them: comments, order and blanks stay.
+
+Pure. A line is changed only where a session is named, and what came out is compared with what was wanted as TOML:
+a text that is laid out otherwise is refused with the place, and not half edited.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from sessionctl.errors import UsageError
+
+_HEADER = r"^([ \t]*\[\[?[ \t]*(?:sessions|\"sessions\"|'sessions')[ \t]*\.[ \t]*)(?:{0}|\"{0}\"|'{0}')(?=[ \t]*[.\]])"
+
+
+def declares(text: str, name: str) -> bool:
+    """Whether the valid manifest `text` has a block for `name`."""
+    return name in tomllib.loads(text).get("sessions", {})
+
+
+def renamed(text: str, old: str, new: str) -> str:
+    """`text` with the block of session `old` as that of `new`. `UsageError` when that takes a person."""
+    wanted = tomllib.loads(text)
+    wanted["sessions"] = {new if name == old else name: block for name, block in wanted["sessions"].items()}
+    found = re.sub(_HEADER.format(re.escape(old)), rf"\g<1>{new}", text, flags=re.M)
+    return _require(
+        found,
+        wanted,
+        f"the block of {old} cannot be renamed by a program",
+        f'rename its key to {new} by hand, add renamed_from = "{old}" to it, and run: sessionctl apply',
+    )
+
+
+def added(text: str, name: str, block: Mapping[str, Any]) -> str:
+    """`text` with a block for session `name` at its end: strings, booleans, tables of those. `UsageError` as above."""
+    wanted = tomllib.loads(text)
+    wanted["sessions"] = {**wanted.get("sessions", {}), name: dict(block)}
+    lines = [f"[sessions.{name}]", *(f"{key} = {_value(value)}" for key, value in block.items())]
+    gap = "" if not text.strip() else "\n" if text.endswith("\n") else "\n\n"
+    return _require(
+        text + gap + "\n".join(lines) + "\n",
+        wanted,
+        f"a block for {name} cannot be added by a program",
+        "add it by hand:  " + "  ".join(lines),
+    )
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _require(text: str, wanted: Mapping[str, Any], message: str, hint: str) -> str:
+    try:
+        if tomllib.loads(text) == wanted:
+            return text
+    except ValueError:
+        pass
+    raise UsageError(message, hint=hint)
