@@ -336,6 +336,31 @@ class Project:
         self.__dict__.pop("_resolved", None)
         return manifest
 
+    def add(self, name: str, block: Mapping[str, Any]) -> tuple[str, bool]:
+        """Declares session `name` in the manifest: its path, and whether the session is there already.
+
+        What is there, and was declared once, is declared as it was, but for what `block` says. `UsageError` when the
+        manifest declares `name`, or cannot be edited; `ManifestError` when it would be wrong with the block.
+        """
+        from sessionctl import edit, identity
+
+        if require_name(name) in self.declared:
+            raise UsageError(f"{name} is declared already", hint=f"see `sessionctl show {name}`")
+        record = self.store.record(name)
+        known = record is not None and not record.corrupt
+        before = edit.block_of(record.last.data) if record is not None and known else {}
+        merged = {**before, **block}
+        if "workspace" in before and "workspace" in block:
+            merged["workspace"] = {**before["workspace"], **block["workspace"]}
+        path = os.path.realpath(self.file)
+        with self.changing():
+            with open(path, encoding="utf-8", newline="") as file:
+                text = edit.added(file.read(), name, merged)
+            self._require_valid(text)
+            identity.replace_manifest(path, text)
+        self.__dict__.pop("_resolved", None)
+        return path, known
+
     def _renamed_manifest(self, old: str, new: str) -> str:
         """The real path of the manifest, when it has a block of `old` that can become `new`'s; else nothing."""
         if old not in self._declared_if_any():

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sessionctl.errors import UsageError
+from sessionctl.model import SessionSpec, WorkspaceSpec
 
 _HEADER = r"^([ \t]*\[\[?[ \t]*(?:sessions|\"sessions\"|'sessions')[ \t]*\.[ \t]*)(?:{0}|\"{0}\"|'{0}')(?=[ \t]*[.\]])"
 
@@ -36,10 +37,10 @@ def renamed(text: str, old: str, new: str) -> str:
 
 
 def added(text: str, name: str, block: Mapping[str, Any]) -> str:
-    """`text` with a block for session `name` at its end: strings, booleans, tables of those. `UsageError` as above."""
+    """`text` with a block for session `name` at its end; `block`: what JSON can hold but null. `UsageError`."""
     wanted = tomllib.loads(text)
     wanted["sessions"] = {**wanted.get("sessions", {}), name: dict(block)}
-    lines = [f"[sessions.{name}]", *(f"{key} = {_value(value)}" for key, value in block.items())]
+    lines = [f"[sessions.{name}]", *(f"{_key(key)} = {_value(value)}" for key, value in block.items())]
     gap = "" if not text.strip() else "\n" if text.endswith("\n") else "\n\n"
     return _require(
         text + gap + "\n".join(lines) + "\n",
@@ -51,8 +52,35 @@ def added(text: str, name: str, block: Mapping[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False)
+        return "{ " + ", ".join(f"{_key(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key, re.ASCII) else _value(key)
+
+
+def block_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The block that declares the session whose JSON form is `data`, where all defaults are the built-in ones."""
+    plain = SessionSpec(name=data["name"], workspace=WorkspaceSpec(branch=f"agents/{data['name']}")).data()
+    if data["workspace"]["mode"] == "empty":
+        plain["workspace"]["branch"] = ""
+    block: dict[str, Any] = {}
+    for key, value in data.items():
+        if key in ("workspace", "limits"):
+            value = {inner: each for inner, each in value.items() if each != plain[key].get(inner)}
+        elif key == "files":
+            value = [_file(file) for file in value]
+        if value != plain.get(key) and value not in ({}, []) and key not in ("name", "renamed_from"):
+            block[key] = value
+    return block
+
+
+def _file(data: Mapping[str, Any]) -> dict[str, str]:
+    origin = {"source": data["source"]} if data["source"] else {"content": data["content"]}
+    return {"path": data["path"], **origin, "mode": data["mode"]}
 
 
 def _require(text: str, wanted: Mapping[str, Any], message: str, hint: str) -> str:

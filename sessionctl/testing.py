@@ -531,6 +531,22 @@ class BackendContract:
 
     # --- remove
 
+    def test_a_renamed_session_is_the_same_and_runs_on(self, tmp_path: Path) -> None:
+        with self.bench(tmp_path) as bench:
+            target = bench.running(spec())
+            bench.run(target, "sh", "-c", "echo x > kept")
+            sessions = Path(bench.context.directory, "sessions")
+            (sessions / "api").rename(sessions / "web")
+            for _ in range(2):
+                bench.backend.renamed("api", "web")
+            (seen,) = bench.backend.observe()
+            assert (seen.session, seen.id, seen.status, seen.drift) == ("web", target.id, "running", "")
+            assert seen.made_of is not None and seen.made_of.data["name"] == "web"
+            assert seen.made_of.digests == Declaration.of(spec()).digests
+            assert bench.output(seen, "cat kept") == "x"
+            bench.backend.stop(seen)
+            assert bench.output(bench.backend.start(seen), "cat kept") == "x"
+
     def test_removed_is_gone_and_the_sessions_own_files_stay(self, tmp_path: Path) -> None:
         with self.bench(tmp_path) as bench:
             target = bench.create(spec(files=(file_spec("kept"),)))

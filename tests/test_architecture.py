@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "images": {"errors", "beneath"},
     "mounts": {"model"},
     "saved": {"model", "errors", "beneath", "plan"},
-    "edit": {"errors"},
+    "edit": {"errors", "model"},
     "trust": {"model", "errors", "beneath", "plan"},
     "executor": {"model", "plan"},
     "settings": {"errors", "model", "beneath", "declared", "plugins", "manifest", "locate"},

@@ -226,3 +226,85 @@ def test_an_unfinished_rename_stops_a_plan_and_apply_finishes_it(
     assert repository.session("web")["branch"] == "agents/web"
     assert "[sessions.web]" in manifest.read_text()
     repository.run("plan", "--exit-code")
+
+
+# --- adding ------------------------------------------------------------------------------------
+
+
+def test_add_writes_a_block_at_the_end(repository: Repository) -> None:
+    text = "version = 1\n# one\n[sessions.api]  # two"
+    (repository.root / "sessions.toml").write_text(text)
+    said = repository.run("add", "web", "--agent", "claude", "--title", 'a "b"', "--base", "HEAD", "--branch", "w/b")
+    assert said.out == "added web to sessions.toml; next: sessionctl plan\n"
+    assert (repository.root / "sessions.toml").read_text() == (
+        f'{text}\n\n[sessions.web]\nagent = "claude"\ntitle = "a \\"b\\""\n'
+        'workspace = { branch = "w/b", base = "HEAD" }\n'
+    )
+    assert repository.run("show", "web", "--json").json["title"]["value"] == 'a "b"'
+    repository.run("add", "plain")
+    assert (repository.root / "sessions.toml").read_text().endswith("\n\n[sessions.plain]\n")
+    repository.run("plan")
+
+
+def test_add_refuses_what_would_be_wrong_and_writes_nothing(repository: Repository) -> None:
+    for text, words, said in (
+        ("[sessions.api]\n", ("api",), "api is declared already"),
+        ("[sessions.api]\n", ("x", "--agent", "nobody"), "sessions.x.agent"),
+        ("[sessions.api]\n", ("x", "--branch", "agents/api"), "would be the branch of both"),
+        ("[sessions.api]\n", ("../x",), "is not a session name"),
+        ("sessions = { api = {} }\n", ("x",), "add it by hand:  [sessions.x]"),
+    ):
+        repository.declare(text)
+        assert said in repository.run("add", *words, code=2).err
+        assert (repository.root / "sessions.toml").read_text() == f"version = 1\n{text}"
+    (repository.root / "sessions.toml").unlink()
+    assert "sessionctl init" in repository.run("add", "x", code=2).err
+
+
+BLOCK = """
+agent = "claude"
+title = "t"
+tags = ["a", "b"]
+metadata = { "with space" = "v" }
+protect = true
+setup = ["true"]
+env = { A = "\\u007f\\n1", B = { from_env = "X" } }
+files = [{ path = "~/.a", content = "c\\n", mode = "0600" }, { path = "~/.b", source = "a.txt" }]
+mounts = [{ source = "../data", path = "/data" }]
+network = "host"
+limits = { wall = "2h" }
+workspace = { branch = "mine", include = [".env"], history = "own" }
+"""
+
+
+@pytest.mark.parametrize("block", ["", BLOCK, 'workspace = { mode = "empty" }\nstate = "stopped"\n'])
+def test_what_was_declared_once_is_added_as_it_was(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, block: str
+) -> None:
+    monkeypatch.setenv("X", "1")
+    (repository.root.parent / "data").mkdir()
+    (repository.root / ".env").write_text("")
+    repository.declare(f"[sessions.api]\n{block}[sessions.other]\n")
+    repository.apply("--allow-host")
+    before = repository.session("api")
+    repository.declare("[sessions.other]\n")
+    assert "as it was declared last" in repository.run("add", "api").out
+    repository.run("plan", "--exit-code")
+    assert repository.session("api")["pid"] == before["pid"]
+
+
+def test_the_manifest_stays_whose_it_was(repository: Repository) -> None:
+    repository.declare("[sessions.api]\n")
+    manifest = repository.root / "sessions.toml"
+    manifest.chmod(0o640)
+    (repository.root / "real.toml").write_text(manifest.read_text())
+    (repository.root / "real.toml").chmod(0o640)
+    manifest.unlink()
+    manifest.symlink_to("real.toml")
+    if os.geteuid() == 0:
+        os.chown(repository.root / "real.toml", 1234, 1234)
+    owner = (repository.root / "real.toml").stat().st_uid
+    repository.run("add", "web")
+    info = (repository.root / "real.toml").stat()
+    assert manifest.is_symlink() and (info.st_uid, info.st_mode & 0o777) == (owner, 0o640)
+    assert sorted(each.name for each in repository.root.glob(".s*")) == []

@@ -35,6 +35,7 @@ COMMANDS = {
     "validate": Place("declaring", "Check the manifest and say all that is wrong with it"),
     "schema": Place("declaring", "Print the manifest's JSON Schema, for editors"),
     "show": Place("declaring", "Show a session as declared, and where each value comes from"),
+    "add": Place("naming", "Declare a session in the manifest"),
     "rename": Place("naming", "Give a session another name, with all that it is"),
     "trust": Place("trusting", "Show what the manifest takes from the host, and allow it"),
     "plan": Place("converging", "Show how what is declared differs from what is, and what apply would do"),
