@@ -361,6 +361,37 @@ class Project:
         self.__dict__.pop("_resolved", None)
         return path, known
 
+    def adopt(self, name: str) -> Session:
+        """Takes on a stray: a sandbox that bears our mark and that no record knows. It is left as it is, and recorded.
+
+        `UsageError` when there is none, or it is known already; `ConflictError`, with a list, when it is not clear
+        what would be taken on: several, half-made, or not as its backend last wrote it.
+        """
+        require_name(name)
+        with self.changing():
+            world = self.world()
+            found = [o for o in world.observed if o.session == name]
+            if name in world.records:
+                raise UsageError(f"{name} is no stray: there is a record of it", hint=f"sessionctl status {name}")
+            if not found:
+                raise _unknown(name, {o.session for o in world.observed} - world.records.keys())
+            if len(found) > 1 or found[0].made_of is None or found[0].drift:
+                raise ConflictError(
+                    "\n".join([f"what {name} is cannot be told:", *(_described(each) for each in found)]),
+                    hint="nothing was done; what is not yours, or not whole, stays where it is",
+                )
+            (target,) = found
+            assert target.made_of is not None
+            if target.made_of.data["name"] != name:
+                raise ConflictError(f"the sandbox of {name} was made for {target.made_of.data['name']}")
+            state, now = self.reader.look(target, None, "full"), self._clock()
+            base = target.workspace.commit if target.workspace is not None else ""
+            record = Record(name, target.id, target.backend, target.made_of, base, "", state, now, now)
+            with self.store.writing():
+                self.store.save(record)
+                self.store.note(name, "adopt", git=state, reason="a stray", sandbox=target.id)
+        return self.session(name, "head")
+
     def _renamed_manifest(self, old: str, new: str) -> str:
         """The real path of the manifest, when it has a block of `old` that can become `new`'s; else nothing."""
         if old not in self._declared_if_any():
@@ -924,6 +955,11 @@ def _session(change: Change, seen: Mapping[str, Observed]) -> Session:
 def _is_news(head: str, fetched: git.Fetched, target: Observed) -> bool:
     base = target.workspace.commit if target.workspace is not None else ""
     return head == fetched.branch or fetched.heads[head] != base
+
+
+def _described(observed: Observed) -> str:
+    why = observed.drift or ("half made" if observed.made_of is None else observed.status)
+    return f"  {observed.backend} {observed.id or '(no sandbox, only files)'}: {why}"
 
 
 def _said(refusal: Refusal) -> str:

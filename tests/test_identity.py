@@ -308,3 +308,63 @@ def test_the_manifest_stays_whose_it_was(repository: Repository) -> None:
     info = (repository.root / "real.toml").stat()
     assert manifest.is_symlink() and (info.st_uid, info.st_mode & 0o777) == (owner, 0o640)
     assert sorted(each.name for each in repository.root.glob(".s*")) == []
+
+
+# --- adopting ----------------------------------------------------------------------------------
+
+
+def lose(repository: Repository) -> None:
+    """The records are lost, and nothing else."""
+    (repository.state / "state.db").unlink()
+
+
+def test_a_stray_is_adopted_as_it_is(repository: Repository) -> None:
+    repository.declare('[sessions.api]\ntitle = "t"\n')
+    repository.apply()
+    repository.inside("api", "echo u > untracked; git commit -q --allow-empty -m mine")
+    before = repository.session("api")
+    lose(repository)
+    repository.declare("")
+    assert repository.session("api")["stray"]
+    assert repository.run("adopt", "api").out == "api is a session now, running; next: sessionctl add api\n"
+    after = repository.session("api")
+    kept = ("pid", "sandbox", "branch", "commit", "base", "ahead", "unpushed", "title")
+    assert {key: after[key] for key in kept} == {key: before[key] for key in kept}
+    assert (after["stray"], after["declared"], after["dirty"]) == (False, False, True)
+    assert "a stray" in repository.run("log", "api").out
+    repository.run("add", "api")
+    repository.run("plan", "--exit-code")
+    assert repository.inside("api", "cat untracked").out == "u\n"
+
+
+def test_what_is_no_stray_is_not_adopted(repository: Repository) -> None:
+    repository.declare("[sessions.api]\n")
+    repository.apply()
+    assert "there is a record of it" in repository.run("adopt", "api", code=2).err
+    assert "there is no session nope" in repository.run("adopt", "nope", code=2).err
+    assert "is not a session name" in repository.run("adopt", "../x", code=2).err
+
+
+def test_what_is_not_clearly_one_of_ours_is_listed_and_left(repository: Repository) -> None:
+    repository.declare("[sessions.half]\n[sessions.two]\n[sessions.other]\n")
+    repository.apply()
+    repository.run("stop", "half", "two", "other")
+    state = repository.state / "sessions"
+    ids = {name: repository.session(name)["sandbox"] for name in ("half", "two", "other")}
+    lose(repository)
+    (state / "half" / ids["half"] / "mark").unlink()
+    second = f"20200101T000000-{0:08x}"
+    (state / "two" / second).mkdir()
+    mark = state / "other" / ids["other"] / "mark"
+    mark.write_text(mark.read_text().replace('"project": "', '"project": "0'))
+    repository.declare("")
+    for name, words in {
+        "half": [f"bubblewrap {ids['half']}: half made"],
+        "two": [f"bubblewrap {ids['two']}: stopped", f"bubblewrap {second}: half made"],
+        "other": [f"bubblewrap {ids['other']}: its mark says project"],
+    }.items():
+        before = repository.files(state)
+        said = repository.run("adopt", name, code=3).err
+        assert all(each in said for each in words), said
+        assert repository.files(state) == before
+        assert repository.session(name)["created_at"] is None, "there is a record of it"

@@ -1,4 +1,4 @@
-"""Commands about which sessions there are and what they are called: add, rename."""
+"""Commands about which sessions there are and what they are called: add, adopt, rename."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import os
 
 from sessionctl import errors
-from sessionctl.cli.common import Command, open_project
+from sessionctl.cli.common import Command, name_option, open_project
 
 
 def _rename(args: argparse.Namespace) -> int:
@@ -41,6 +41,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", metavar="MODE", help="how its workspace is made (default: clone)")
 
 
+def _adopt(args: argparse.Namespace) -> int:
+    session = open_project(args).adopt(args.name)
+    then = "sessionctl plan" if session.declared else f"sessionctl add {session.name}"
+    print(f"{session.name} is a session now, {session.status}; next: {then}")
+    return errors.OK
+
+
 COMMANDS = {
     "add": Command(
         _add_options,
@@ -48,6 +55,12 @@ COMMANDS = {
         "  sessionctl add api --agent claude\n  sessionctl add fix --base v1.2 --branch fix/crash",
         "A block is written at the end of the manifest. A session that is there, and not declared any more, is "
         "declared as it was.",
+    ),
+    "adopt": Command(
+        name_option,
+        _adopt,
+        "  sessionctl ls --all\n  sessionctl adopt api",
+        "It is left as it is, and all that it holds. What is half made, or not clearly one thing, is not taken on.",
     ),
     "rename": Command(
         _rename_options,
