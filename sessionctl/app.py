@@ -444,7 +444,8 @@ class Project:
                 if named:
                     unenforced[change.session] = tuple(f"{refusal.what}: {refusal.why}" for refusal in named)
                 refusals += [_said(refusal) for refusal in cannot if refusal not in named]
-                unfit = mounts.refusals(spec.mounts, self._ours, self._read_only)
+                writes = any(mount.mode == "rw" for mount in spec.mounts)
+                unfit = mounts.refusals(spec.mounts, self._ours, self._read_only if writes else {})
                 if spec.image.startswith("rootfs:"):
                     tree = spec.image.removeprefix("rootfs:")
                     why = mounts.unfit(tree, self._ours)
