@@ -353,7 +353,7 @@ def test_what_is_not_clearly_one_of_ours_is_listed_and_left(repository: Reposito
     ids = {name: repository.session(name)["sandbox"] for name in ("half", "two", "other")}
     lose(repository)
     (state / "half" / ids["half"] / "mark").unlink()
-    second = f"20200101T000000-{0:08x}"
+    second = f"20990101T000000-{0:08x}"
     (state / "two" / second).mkdir()
     mark = state / "other" / ids["other"] / "mark"
     mark.write_text(mark.read_text().replace('"project": "', '"project": "0'))
