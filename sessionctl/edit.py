@@ -18,6 +18,10 @@ from sessionctl.model import SessionSpec, WorkspaceSpec
 _HEADER = r"^([ \t]*\[\[?[ \t]*(?:sessions|\"sessions\"|'sessions')[ \t]*\.[ \t]*)(?:{0}|\"{0}\"|'{0}')(?=[ \t]*[.\]])"
 
 
+_NOT_DECLARED = ("name", "renamed_from", "image_digest", "image_outside")
+"""Keys of a declaration that a block does not have: what was found when it was resolved, and what it was called."""
+
+
 def declares(text: str, name: str) -> bool:
     """Whether the valid manifest `text` has a block for `name`."""
     return name in tomllib.loads(text).get("sessions", {})
@@ -73,7 +77,7 @@ def block_of(data: Mapping[str, Any]) -> dict[str, Any]:
             value = {inner: each for inner, each in value.items() if each != plain[key].get(inner)}
         elif key == "files":
             value = [_file(file) for file in value]
-        if value != plain.get(key) and value not in ({}, []) and key not in ("name", "renamed_from"):
+        if value != plain.get(key) and value not in ({}, []) and key not in _NOT_DECLARED:
             block[key] = value
     return block
 

@@ -9,6 +9,7 @@ import pytest
 
 from sessionctl import Project, edit
 from sessionctl.errors import ConflictError, UsageError
+from sessionctl.model import SessionSpec, WorkspaceSpec
 from tests.command import Repository, git
 
 TEXT = """\
@@ -291,6 +292,11 @@ def test_what_was_declared_once_is_added_as_it_was(
     assert "as it was declared last" in repository.run("add", "api").out
     repository.run("plan", "--exit-code")
     assert repository.session("api")["pid"] == before["pid"]
+
+
+def test_a_block_says_what_was_declared_and_not_what_was_found() -> None:
+    spec = SessionSpec("api", image="rootfs:/r", image_digest="ab" * 32, image_outside=True, renamed_from="web")
+    assert edit.block_of(spec._replace(workspace=WorkspaceSpec(branch="agents/api")).data()) == {"image": "rootfs:/r"}
 
 
 def test_the_manifest_stays_whose_it_was(repository: Repository) -> None:
