@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sessionctl import git, mounts, plugins
+from sessionctl import git, mounts, plugins, trust
 from sessionctl.backends import Backend, Context, Refusal
 from sessionctl.beneath import StrPath
-from sessionctl.declared import Resolved, Tool, find, resolve, tool
+from sessionctl.declared import Resolved, Tool, cache_directory, config_file, find, resolve, tool
 from sessionctl.diff import Change, diff
 from sessionctl.errors import BackendError, ConflictError, GitError, SessionctlError, StoreError, UsageError
 from sessionctl.model import Declaration, GitState, LimitsSpec, Observed, Record, Status, World, is_name, require_name
-from sessionctl.plan import Plan, Policy
+from sessionctl.plan import Plan, Policy, taken
 from sessionctl.plan import plan as make_plan
 from sessionctl.store import Entry, Store
 from sessionctl.units import parse_duration
@@ -292,12 +292,164 @@ class Project:
         """
         policy = policy._replace(names=frozenset(map(require_name, names)) or policy.names)
         manifest = self.declared
-        world = self.world(deep=policy.prune)
+        self._require_renamed()
+        world = self._foreseen(self.world(deep=policy.prune))
         changes = diff(manifest, world)
         self._require_known(policy, manifest, changes)
         chosen = [change for change in changes if not policy.names or change.session in policy.names]
-        world = self._with_doubts(world, chosen) if policy.prune else self._with_refusals(world, chosen)
-        return make_plan(chosen, world, policy)
+        if policy.prune:
+            return make_plan(chosen, self._with_doubts(world, chosen), policy)
+        return make_plan(chosen, self._with_trust(self._with_refusals(world, chosen), chosen), policy)
+
+    def _foreseen(self, world: World) -> World:
+        wanted = {name: each.data.get("renamed_from", "") for name, each in self.declared.items()}
+        wanted = {name: old for name, old in wanted.items() if old}
+        if not wanted:
+            return world
+        from sessionctl import identity
+
+        return identity.foreseen(world, wanted, self.directory)
+
+    def _require_renamed(self) -> None:
+        if os.path.lexists(os.path.join(self.directory, "renames")):
+            from sessionctl import identity
+
+            for what in identity.pending(self.directory):
+                raise ConflictError(
+                    f"{what.old} is just being renamed to {what.new}, or that was interrupted",
+                    hint=f"finish it: sessionctl rename {what.old} {what.new}",
+                )
+
+    def recover(self, wait: float = LOCK_WAIT) -> None:
+        """Finishes what was begun, was interrupted, and stands in the way of a plan: renames."""
+        if not os.path.lexists(os.path.join(self.directory, "renames")):
+            return
+        from sessionctl import identity
+
+        with self.changing(wait):
+            identity.recover(self.directory, self.store, self.backend)
+        self.__dict__.pop("_resolved", None)
+
+    def rename(self, old: str, new: str) -> str:
+        """Renames a session, declared or not, and its block; the manifest that was edited, or nothing.
+
+        Its work, home, sandbox, record and history stay what they are; what runs goes on. `UsageError` when there
+        is no `old`, or anything that is called `new`.
+        """
+        from sessionctl import identity
+
+        if require_name(old) == require_name(new):
+            raise UsageError(f"{old} is called so already")
+        for what in identity.pending(self.directory):
+            if (what.old, what.new) == (old, new):
+                self.recover()
+                return what.manifest
+        self.recover()
+        with self.changing():
+            world = self.world()
+            here = {o.session for o in world.observed} | world.records.keys() | self._declared_if_any().keys()
+            if old not in here:
+                raise _unknown(old, here)
+            seen = [o.backend for o in world.observed if o.session == old]
+            record = world.records.get(old)
+            if record is None and seen and old not in self._declared_if_any():
+                raise UsageError(f"{old} is a stray", hint=f"sessionctl adopt {old}")
+            if record is not None and record.corrupt:
+                raise UsageError(
+                    f"the record of {old} is corrupt: {record.corrupt}", hint="sessionctl apply makes it anew"
+                )
+            taken_by = [
+                *(["the manifest declares it"] if new in self._declared_if_any() else []),
+                *(["there is a record of it"] if new in world.records else []),
+                *(f"there is a sandbox of it, {o.id or 'half made'}" for o in world.observed if o.session == new),
+            ]
+            if taken_by or os.path.lexists(os.path.join(self.directory, "sessions", new)):
+                raise UsageError(f"{new} is taken: {'; '.join(taken_by) or 'its directory is there'}")
+            manifest = self._renamed_manifest(old, new)
+            backends = sorted({*seen, *([record.backend] if record is not None and record.backend else [])})
+            what = identity.Rename(old, new, tuple(backends), manifest)
+            self._begun(self._site(lambda text: None), "rename", [new], old=old)
+            identity.rename(self.directory, self.store, self.backend, what)
+        self.__dict__.pop("_resolved", None)
+        return manifest
+
+    def add(self, name: str, block: Mapping[str, Any]) -> tuple[str, bool]:
+        """Declares session `name` in the manifest: its path, and whether the session is there already.
+
+        What is there, and was declared once, is declared as it was, but for what `block` says. `UsageError` when the
+        manifest declares `name`, or cannot be edited; `ManifestError` when it would be wrong with the block.
+        """
+        from sessionctl import edit, identity
+
+        if require_name(name) in self.declared:
+            raise UsageError(f"{name} is declared already", hint=f"see `sessionctl show {name}`")
+        record = self.store.record(name)
+        known = record is not None and not record.corrupt
+        before = edit.block_of(record.last.data) if record is not None and known else {}
+        merged = {**before, **block}
+        if "workspace" in before and "workspace" in block:
+            merged["workspace"] = {**before["workspace"], **block["workspace"]}
+        path = os.path.realpath(self.file)
+        with self.changing():
+            with open(path, encoding="utf-8", newline="") as file:
+                text = edit.added(file.read(), name, merged)
+            self._require_valid(text)
+            identity.replace_manifest(path, text)
+        self.__dict__.pop("_resolved", None)
+        return path, known
+
+    def adopt(self, name: str) -> Session:
+        """Takes on a stray: a sandbox that bears our mark and that no record knows. It is left as it is, and recorded.
+
+        `UsageError` when there is none, or it is known already; `ConflictError`, with a list, when it is not clear
+        what would be taken on: several, half-made, or not as its backend last wrote it.
+        """
+        require_name(name)
+        with self.changing():
+            world = self.world()
+            found = [o for o in world.observed if o.session == name]
+            if name in world.records:
+                raise UsageError(f"{name} is no stray: there is a record of it", hint=f"sessionctl status {name}")
+            if not found:
+                raise _unknown(name, {o.session for o in world.observed} - world.records.keys())
+            if len(found) > 1 or found[0].made_of is None or found[0].drift:
+                raise ConflictError(
+                    "\n".join([f"what {name} is cannot be told:", *(_described(each) for each in found)]),
+                    hint="nothing was done; what is not yours, or not whole, stays where it is",
+                )
+            (target,) = found
+            assert target.made_of is not None
+            if target.made_of.data["name"] != name:
+                raise ConflictError(f"the sandbox of {name} was made for {target.made_of.data['name']}")
+            state, now = self.reader.look(target, None, "full"), self._clock()
+            base = target.workspace.commit if target.workspace is not None else ""
+            record = Record(name, target.id, target.backend, target.made_of, base, "", state, now, now)
+            with self.store.writing():
+                self.store.save(record)
+                self.store.note(name, "adopt", git=state, reason="a stray", sandbox=target.id)
+        return self.session(name, "head")
+
+    def _renamed_manifest(self, old: str, new: str) -> str:
+        """The real path of the manifest, when it has a block of `old` that can become `new`'s; else nothing."""
+        if old not in self._declared_if_any():
+            return ""
+        from sessionctl import edit
+
+        path = os.path.realpath(self.file)
+        with open(path, encoding="utf-8", newline="") as file:
+            text = file.read()
+        if not edit.declares(text, old):
+            raise UsageError(f"{old} is one of a count", hint="rename the block that has the count, by hand")
+        self._require_valid(edit.renamed(text, old, new))
+        return path
+
+    def _require_valid(self, text: str) -> None:
+        """`ManifestError`, before anything is done, when the manifest would be wrong with `text` in it."""
+        from sessionctl import manifest, settings
+
+        root = self.repository.root
+        chosen = settings.load(root, self._flags)
+        manifest.resolve(self.file, root, settings=chosen, overrides=self._overrides, text=text.replace("\r\n", "\n"))
 
     def _require_known(self, policy: Policy, manifest: Mapping[str, Declaration], changes: Sequence[Change]) -> None:
         known = {change.session for change in changes}
@@ -329,7 +481,8 @@ class Project:
                 if named:
                     unenforced[change.session] = tuple(f"{refusal.what}: {refusal.why}" for refusal in named)
                 refusals += [_said(refusal) for refusal in cannot if refusal not in named]
-                unfit = mounts.refusals(spec.mounts, self._ours)
+                writes = any(mount.mode == "rw" for mount in spec.mounts)
+                unfit = mounts.refusals(spec.mounts, self._ours, self._read_only if writes else {})
                 if spec.image.startswith("rootfs:"):
                     tree = spec.image.removeprefix("rootfs:")
                     why = mounts.unfit(tree, self._ours)
@@ -371,6 +524,71 @@ class Project:
             os.path.realpath(self.repository.common_dir): "the repository's git directory",
             os.path.realpath(self.repository.git_dir): "the repository's git directory",
         }
+
+    @cached_property
+    def _read_only(self) -> dict[str, str]:
+        """What no session may write: all that decides what sessions are."""
+        named = os.path.abspath(self.file)
+        kept = {
+            os.path.realpath(self.repository.root): "the repository's root",
+            os.path.join(os.path.realpath(os.path.dirname(named)), os.path.basename(named)): "the manifest",
+            os.path.realpath(named): "the manifest",
+            os.path.realpath(os.path.dirname(config_file())): "your own configuration",
+            os.path.realpath(cache_directory()): "the cache of manifests",
+        }
+        for name, declaration in self.declared.items():
+            data = declaration.data
+            sources = [file["source"] for file in data["files"] if file["source"] and not file.get("outside")]
+            sources += [os.path.join(self.repository.root, path) for path in data["workspace"]["include"]]
+            kept |= {os.path.realpath(source): f"a file that goes into {name}" for source in sources}
+        return kept
+
+    def _with_trust(self, world: World, changes: Sequence[Change]) -> World:
+        """What was trusted, read only when a session that is to be worked on takes something from the host."""
+        if not any(each.declared and each.kind != "keep" and taken(each.declared.data) for each in changes):
+            return world
+        said = trust.load(self.directory)
+        for new, old in world.renamed.items():
+            said = said.renamed(old, new)
+        return world._replace(trusted=said.trusted, revoked=said.revoked)
+
+    def takings(self, names: Iterable[str] = ()) -> tuple[trust.Taking, ...]:
+        """What each session (of `names` only, if any) takes from the host, beside what was trusted last."""
+        declared = {name: declaration.data for name, declaration in self.declared.items()}
+        said = trust.load(self.directory)
+        chosen = set(map(require_name, names))
+        for name in sorted(chosen - declared.keys() - said.trusted.keys()):
+            raise _unknown(name, declared)
+        return trust.takings(declared, said, chosen)
+
+    def trust(self, takings: Iterable[trust.Taking]) -> None:
+        """Remembers that a person who was shown `takings` wants the sessions to have just that."""
+        with self.changing(), self.store.writing():
+            said = trust.load(self.directory).trusting({each.session: frozenset(each.lines) for each in takings})
+            for each in takings:
+                if each.new or each.gone:
+                    self.store.note(each.session, "trust", reason="; ".join(each.lines) or "nothing any more")
+            trust.save(self.directory, said)
+
+    def revoke(self, names: Iterable[str] = ()) -> tuple[str, ...]:
+        """Takes back what was ever allowed to sessions (`names`, else all); those that run with some of it now."""
+        chosen = set(map(require_name, names))
+        world = self.world()
+        known = {*world.records, *(o.session for o in world.observed), *self._declared_if_any()}
+        with self.changing(), self.store.writing():
+            said = trust.load(self.directory)
+            for name in sorted(chosen - known - said.trusted.keys()):
+                raise _unknown(name, known)
+            held: dict[str, frozenset[str]] = {}
+            for made_of in _made(world):
+                name = made_of.data["name"]
+                held[name] = held.get(name, frozenset()).union(taken(made_of.data))
+            chosen = chosen or {name for name in (*held, *said.trusted) if held.get(name) or name in said.trusted}
+            for name in sorted(chosen):
+                self.store.note(name, "revoke")
+            trust.save(self.directory, said.revoking(chosen, held))
+        running = {o.session: o.made_of for o in world.observed if o.status == "running" and o.made_of is not None}
+        return tuple(sorted(name for name in chosen & running.keys() if taken(running[name].data)))
 
     def _probe(self, backend: str) -> Sequence[Refusal]:
         if backend not in self._probed:
@@ -414,6 +632,39 @@ class Project:
                 states[name] = explained(error)
         return world._replace(git=states, homes=homes, gone=frozenset(gone))
 
+    def save(self, plan: Plan, path: StrPath) -> None:
+        """Writes `plan` to the file at `path`, for `saved`."""
+        from sessionctl import saved
+
+        saved.save(path, plan, self.repository.project)
+
+    def saved(self, path: StrPath, policy: Policy = Policy()) -> Plan:  # noqa: B008  (an immutable value)
+        """The plan that was written to `path`, made again. Changes nothing.
+
+        `ConflictError`, which says how, when that is another plan now; `UsageError` when `path` holds none, or
+        when `policy` does not allow just what was allowed when it was made: a file allows nothing.
+        """
+        from sessionctl import saved
+
+        then = saved.load(path, self.repository.project)
+        for flag, was, given in (
+            ("--force", then.force, policy.force),
+            ("--allow-host", then.allow_host, policy.allow_host),
+        ):
+            if was != given:
+                raise UsageError(
+                    f"{os.fspath(path)} was made {'with' if was else 'without'} {flag}",
+                    hint=f"say {flag} here too, if that is meant" if was else f"leave {flag} away, or plan anew",
+                )
+        now = self.plan(then.names, policy)
+        difference = saved.moved(then, now)
+        if difference:
+            raise ConflictError(
+                "\n".join([f"what would be done is not what {os.fspath(path)} says:", *difference]),
+                hint=f"nothing was done; look at it anew: sessionctl plan --out {os.fspath(path)}",
+            )
+        return now
+
     def apply(
         self,
         plan: Plan,
@@ -441,8 +692,13 @@ class Project:
                     "something changed since this plan was made", hint="run the command again to see the new one"
                 )
             site = self._site(progress)
-            taken = [lane.session for lane in now.work if lane.takes_away]
-            operation = self._begun(site, "prune" if plan.policy.prune else "replace", taken)
+            if plan.policy.allow_host:
+                granted = {lane.session: frozenset(lane.takes) for lane in now.work if lane.takes}
+                said = trust.load(self.directory)
+                if said.granting(granted) != said:
+                    trust.save(self.directory, said.granting(granted))
+            going = [lane.session for lane in now.work if lane.takes_away]
+            operation = self._begun(site, "prune" if plan.policy.prune else "replace", going)
             outcomes = execute(now, steps(site, operation), jobs=self.settings.jobs, on=on, interrupted=interrupted)
             if plan.policy.prune:
                 self._release_bases()
@@ -455,13 +711,13 @@ class Project:
         """A file that is there while anything is changed, and after that was killed or failed."""
         return os.path.join(self.directory, "unfinished")
 
-    def _begun(self, site: Site, verb: str, sessions: Sequence[str]) -> str:
+    def _begun(self, site: Site, verb: str, sessions: Sequence[str], **data: str) -> str:
         """The id of a new operation that can be undone; empty when there are no `sessions` that it would change."""
         from sessionctl import snapshots
 
         if not sessions:
             return ""
-        operation = snapshots.Operation(site.new_id(), verb, self._clock(), tuple(sessions))
+        operation = snapshots.Operation(site.new_id(), verb, self._clock(), tuple(sessions), data)
         snapshots.save_operation(self.directory, operation)
         return operation.id
 
@@ -592,6 +848,7 @@ class Project:
             raise UsageError(f"{name} is stopped", hint=f"run `sessionctl start {name}`")
         assert target.made_of is not None
         given = dict(env or {})
+        trust.require_kept(self.directory, name, target.made_of.data, but=given)
         declared = target.made_of.data["env"]
         variables = {**secret.found(declared, but=given), **given}
         secrets = [variables[each] for each in variables.keys() & {*secret.names(declared), *private}]
@@ -668,6 +925,8 @@ class Project:
             target, record = self._sandbox(name)
             if target.status == "running":
                 return False
+            if target.made_of is not None:
+                trust.require_kept(self.directory, name, target.made_of.data)
             self.backend(target.backend).start(target)
             self._note_by_hand(target, record, "start", stopped_at=None)
             return True
@@ -761,18 +1020,31 @@ class Project:
         self, operation: str | None = None, *, progress: Callable[[str], None] = lambda text: None
     ) -> tuple[Operation, list[Undone]]:
         """Undoes an operation, by its id, which may be cut short; else the last that was not undone."""
-        from sessionctl import keeping
+        from sessionctl import keeping, snapshots
 
+        chosen = self._operation(operation)
+        if chosen.verb == "rename":
+            if chosen.undone is not None:
+                raise UsageError(f"operation {chosen.id} was undone already", hint="see `sessionctl undo --list`")
+            (name,), old = chosen.sessions, chosen.data["old"]
+            self.rename(name, old)
+            snapshots.save_operation(self.directory, chosen._replace(undone=self._clock()))
+            return chosen, [keeping.Undone(old, True, f"was {name}")]
         with self.changing():
-            known = self.operations()
-            if operation is None:
-                found = [each for each in known if each.undone is None][-1:]
-            else:
-                found = [each for each in known if each.id == operation or each.id.rpartition("-")[2] == operation]
-            if not found:
-                what = "nothing was done that can be undone" if operation is None else f"no operation {operation!a}"
-                raise UsageError(what, hint="see `sessionctl undo --list`")
-            return found[0], keeping.undo(self._site(progress), found[0])
+            chosen = self._operation(chosen.id)
+            return chosen, keeping.undo(self._site(progress), chosen)
+
+    def _operation(self, operation: str | None) -> Operation:
+        """An operation by its id, or the last that was not undone. `UsageError` when there is none."""
+        known = self.operations()
+        if operation is None:
+            found = [each for each in known if each.undone is None][-1:]
+        else:
+            found = [each for each in known if operation in (each.id, each.id.rpartition("-")[2])]
+        if not found:
+            what = "nothing was done that can be undone" if operation is None else f"no operation {operation!a}"
+            raise UsageError(what, hint="see `sessionctl undo --list`")
+        return found[0]
 
     def fetch(self, name: str) -> git.Fetched:
         """Brings the session's commits into the host repository, and its branch along if that is a fast-forward."""
@@ -831,9 +1103,9 @@ class Project:
 
     def log(self, name: str | None = None, *, after: int = 0, last: int | None = None) -> Iterator[Entry]:
         """Events of one session or of all, in order of time."""
-        if name is not None:
-            require_name(name)
-        return self.store.journal(name, after=after, last=last)
+        if name is None:
+            return self.store.journal(after=after, last=last)
+        return self.store.journal(require_name(name), after=after, last=last, earlier=self.store.earlier(name))
 
     def doctor(self) -> list[Check]:
         """Everything this machine needs for the declared backends, looked at one by one."""
@@ -851,6 +1123,12 @@ def _is_on_host(declaration: Declaration) -> bool:
 def _by_session(world: World) -> dict[str, Observed]:
     """Of each session one thing that was observed, for those that have no sandbox that is whole."""
     return {observed.session: observed for observed in reversed(world.observed)}
+
+
+def _made(world: World) -> Iterator[Declaration]:
+    """All declarations that sandboxes were made of, as far as marks and records say."""
+    yield from (observed.made_of for observed in world.observed if observed.made_of is not None)
+    yield from (record.last for record in world.records.values() if not record.corrupt)
 
 
 def _session(change: Change, seen: Mapping[str, Observed]) -> Session:
@@ -879,6 +1157,11 @@ def _session(change: Change, seen: Mapping[str, Observed]) -> Session:
 def _is_news(head: str, fetched: git.Fetched, target: Observed) -> bool:
     base = target.workspace.commit if target.workspace is not None else ""
     return head == fetched.branch or fetched.heads[head] != base
+
+
+def _described(observed: Observed) -> str:
+    why = observed.drift or ("half made" if observed.made_of is None else observed.status)
+    return f"  {observed.backend} {observed.id or '(no sandbox, only files)'}: {why}"
 
 
 def _said(refusal: Refusal) -> str:

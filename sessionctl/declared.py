@@ -129,6 +129,11 @@ def config_file() -> str:
     return os.path.join(base_directory("CONFIG"), "sessionctl", "config.toml")
 
 
+def cache_directory() -> str:
+    """The directory of what was resolved, which need not exist."""
+    return os.path.join(base_directory("CACHE"), "sessionctl")
+
+
 def variables() -> dict[str, str]:
     """The environment's SESSIONCTL_*, in whatever case: pydantic-settings does not look at the case either."""
     return {name: value for name, value in os.environ.items() if name[:11].upper() == "SESSIONCTL_"}
@@ -156,7 +161,7 @@ class _Question(NamedTuple):
         top = os.path.realpath(root) if root is not None else ""
         manifest = os.path.realpath(file) if file is not None else ""
         name = sha256(ascii((top, manifest)).encode()).hexdigest()[:32]
-        path = os.path.join(base_directory("CACHE"), "sessionctl", f"{name}.json")
+        path = os.path.join(cache_directory(), f"{name}.json")
         config = config_file()
         try:
             contents = (_content(config), _content(manifest) if manifest else None)

@@ -10,6 +10,7 @@ Kind = Literal[
     "record",
     "create",
     "recreate",
+    "rename",
     "start",
     "stop",
     "update",
@@ -51,6 +52,8 @@ class Change(NamedTuple):
     """For a conflict: the sandboxes that are not as they were last written."""
     otherwise: "Change | None" = None
     """For a conflict that ``--force`` may lift: what would be said if the drifted ones were not there."""
+    renamed: str = ""
+    """What the session is called yet, when that is another name."""
 
 
 def diff(declared: Mapping[str, Declaration], world: World) -> tuple[Change, ...]:
@@ -59,7 +62,18 @@ def diff(declared: Mapping[str, Declaration], world: World) -> tuple[Change, ...
     for observed in world.observed:
         seen.setdefault(observed.session, []).append(observed)
     names = sorted(declared.keys() | seen.keys() | world.records.keys())
-    return tuple(_change(name, declared.get(name), seen.get(name, ()), world) for name in names)
+    changes = (_change(name, declared.get(name), seen.get(name, ()), world) for name in names)
+    return tuple(_renamed(change, world) for change in changes)
+
+
+def _renamed(change: Change, world: World) -> Change:
+    rival, old = world.rivals.get(change.session), world.renamed.get(change.session)
+    if rival:
+        reason = f"renamed_from is {rival}, but both are there: remove the key, or rename or prune one of them"
+        return change._replace(kind="conflict", reason=reason, otherwise=None)
+    if old and change.kind in ("keep", "record"):
+        return change._replace(kind="rename", reason=f"was {old}", renamed=old)
+    return change._replace(renamed=old) if old else change
 
 
 def in_sync(changes: Sequence[Change]) -> bool:

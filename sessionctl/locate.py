@@ -46,7 +46,11 @@ class Document(NamedTuple):
 
 def load_document(path: str, label: str) -> Document:
     """The document at `path`. `ManifestError` that calls it `label` when it cannot be read or is not TOML."""
-    text = _text(path, label)
+    return parse_document(_text(path, label), label)
+
+
+def parse_document(text: str, label: str) -> Document:
+    """The document whose text is `text`. `ManifestError` that calls it `label` when it is not TOML."""
     long = _LONG_KEY.search(text)
     if long:
         raise _wrong(label, f"joins more than {DEPTH} keys by dots", text.count("\n", 0, long.start()) + 1)

@@ -37,7 +37,7 @@ from sessionctl import beneath, images, plugins
 from sessionctl.beneath import StrPath
 from sessionctl.declared import FILE, remembered
 from sessionctl.errors import ImageError, ManifestError, Problem, UntrustedError, UsageError
-from sessionctl.locate import Document, Key, dotted, load_document
+from sessionctl.locate import Document, Key, dotted, load_document, parse_document
 from sessionctl.model import (
     HOME,
     WORKSPACE,
@@ -66,8 +66,7 @@ SOURCE_BYTES = 16 * 1024 * 1024
 
 NOT_YET: Mapping[str, frozenset[str]] = {
     "": frozenset(
-        {"args", "budget", "command", "idle_stop", "model", "on_prune"}
-        | {"prompt", "renamed_from", "runtime", "ttl", "visible"}
+        {"args", "budget", "command", "idle_stop", "model", "on_prune"} | {"prompt", "runtime", "ttl", "visible"}
     ),
     "agent": frozenset({"args", "model", "prompt"}),
     "network": frozenset({"allow"}),
@@ -395,7 +394,7 @@ class FileTable(_Table):
     )
     source: Annotated[str, Field(min_length=1), AfterValidator(_label)] = Field(
         default="",
-        description="A file on the host, relative to the manifest. Outside of the repository it needs --allow-host.",
+        description="A file on the host, relative to the manifest. Outside of the repository it has to be trusted.",
     )
     content: str = Field(default="", description="What to write, instead of a source.")
     mode: Annotated[str, AfterValidator(_mode), _text("^0[0-7]{3}$")] = Field(
@@ -475,7 +474,7 @@ class SessionTable(_Table):
         default="host",
         description="What the sandbox's file system is made of. host: the host's programs, read-only; rootfs:DIR, "
         "archive:FILE or oci:LAYOUT[:TAG]: that, as a writable layer over it. Relative to the manifest; outside of "
-        "the repository it needs --allow-host.",
+        "the repository it has to be trusted.",
     )
     backend: Annotated[str, _known("backends"), _NAME] = Field(
         default="bubblewrap", description="What makes the sandbox."
@@ -505,6 +504,11 @@ class SessionTable(_Table):
         description="Makes NAME-1 to NAME-count of this session. A branch given by name then needs {name}.",
         json_schema_extra=_without_default,
     )
+    renamed_from: Annotated[str, AfterValidator(_name), _NAME] = Field(
+        default="",
+        description="What the session was called before: `apply` renames it, with its work, home and history.",
+        json_schema_extra=_without_default,
+    )
     setup: list[Annotated[str, AfterValidator(_command), _text(r"\S")]] = Field(
         default=[], description="Shell commands that run inside, once, after the sandbox was made."
     )
@@ -526,7 +530,7 @@ class SessionTable(_Table):
         json_schema_extra=_without_default,
     )
     mounts: Annotated[list[MountTable], AfterValidator(_apart)] = Field(
-        default=[], description="Files and directories of the host that are seen inside. They need --allow-host."
+        default=[], description="Files and directories of the host that are seen inside. They have to be trusted."
     )
     limits: LimitsTable = Field(
         default=LimitsTable(), description="What the session may use.", json_schema_extra=_without_default
@@ -534,7 +538,7 @@ class SessionTable(_Table):
     network: _Network = Field(
         default="none",
         description="What the session can reach. none: nothing but its own loopback; host: all that the host "
-        "reaches, which needs --allow-host.",
+        "reaches, which has to be trusted.",
     )
 
 
@@ -875,15 +879,17 @@ class Manifest(NamedTuple):
     """Absolute paths of which it depends on where they lead, and not on what is there."""
 
 
-def resolve(file: StrPath, root: StrPath, *, settings: Settings, overrides: Sequence[str] = ()) -> Manifest:
-    """The sessions that the manifest `file` of the repository at `root` declares.
+def resolve(
+    file: StrPath, root: StrPath, *, settings: Settings, overrides: Sequence[str] = (), text: str | None = None
+) -> Manifest:
+    """The sessions that the manifest `file` of the repository at `root` declares, or would with `text` in it.
 
     `overrides` are ``KEY=VALUE``. `ManifestError` with everything that is wrong in the manifest;
     `UsageError` for the other layers; `UntrustedError` when it would take files from outside of the repository.
     """
     path, top = os.path.abspath(file), os.path.realpath(root)
     label = os.path.relpath(path, root) if _is_below(path, os.path.abspath(root)) else path
-    document = load_document(path, label)
+    document = load_document(path, label) if text is None else parse_document(text, label)
     read, problems = _read(document)
     directory = os.path.dirname(path)
     faults: list[str] = []
@@ -903,6 +909,7 @@ def resolve(file: StrPath, root: StrPath, *, settings: Settings, overrides: Sequ
     for name, values in sessions.items():
         judge.session(name, values, document.line(("sessions", name)))
     judge.require_distinct_branches()
+    judge.require_old_names({name: values["renamed_from"] for name, values in sessions.items()})
     if judge.problems:
         found = sorted(dict.fromkeys(judge.problems), key=lambda problem: problem.line or sys.maxsize)
         more = [Problem("", "and more of these")] if len(found) > MOST_PROBLEMS else []
@@ -971,6 +978,8 @@ class _Judge:
             names = [f"{name}-{number}" for number in range(1, count.value + 1)]
             if branch.value and "{name}" not in branch.value:
                 self.problems.append(branch.problem("must hold {name}, because count is given"))
+            if values["renamed_from"].value:
+                self.problems.append(values["renamed_from"].problem("cannot be beside count"))
         files, mounts = self.files(values["files"]), self.mounts(values["mounts"])
         self.require_seen(values["files"], mounts)
         self.included(values["workspace.include"])
@@ -1007,6 +1016,7 @@ class _Judge:
             name=name,
             **{key: values[key].value for key in _PLAIN},
             **image,
+            renamed_from=values["renamed_from"].value,
             tags=tuple(values["tags"].value),
             setup=tuple(values["setup"].value),
             metadata=table("metadata"),
@@ -1029,10 +1039,12 @@ class _Judge:
             else values[path.removesuffix(".source") if path == "image.source" else path].origin()
             for path in fields
         }
-        for path, text, entry in self.forbidden:
-            if path in fields and text in _texts(fields[path]):
-                message = f"the user config forbids {_quoted(entry)}, which {name} has"
-                self.problems.append(values[listed[path][0] if path in listed else path].problem(message))
+        for forbidden, text, entry in self.forbidden:
+            for path in (forbidden,) if forbidden in fields else _of_kind(spec, forbidden, text):
+                if forbidden not in fields or text in _texts(fields[forbidden]):
+                    message = f"the user config forbids {_quoted(entry)}, which {name} has"
+                    key, number = listed.get(path, (path, None))
+                    self.problems.append(values[key].problem(message, *(() if number is None else (number,))))
 
     def workspace(self, name: str, values: dict[str, _Value]) -> None:
         """With mode ``empty``, what is said of git elsewhere is dropped, and what is said beside it refused."""
@@ -1075,6 +1087,18 @@ class _Judge:
                     owners = f"the branches of {self.branches[branch[:at]][0]} and {name}"
                     both = f"{_quoted(branch[:at])} and {_quoted(branch)}"
                     self.problems.append(value.problem(f"git cannot have both {both}, {owners}"))
+
+    def require_old_names(self, given: Mapping[str, _Value]) -> None:
+        """A session can have been called what no other one is called or was called."""
+        was: dict[str, str] = {}
+        for name, value in given.items():
+            old = value.value
+            if old and old in self.declared:
+                self.problems.append(value.problem(f"{old} is declared too, so {name} cannot be it"))
+            elif old and old in was:
+                self.problems.append(value.problem(f"both {was[old]} and {name} would be {old}"))
+            elif old:
+                was[old] = name
 
     # What is named on the host.
 
@@ -1182,6 +1206,24 @@ def _host_path(text: str, value: _Value) -> str:
     """`text`, named by `value`, as an absolute path."""
     expanded = os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
     return os.path.join(value.source.directory, expanded)
+
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "mounts": ("ro", "rw"),
+    "env": ("from_env", "from_file"),
+    "files": ("outside",),
+}
+"""What a prohibition may say of a field that has many entries: any entry of that kind."""
+
+
+def _of_kind(spec: SessionSpec, field: str, kind: str) -> Iterator[str]:
+    """The paths, as in `model.flat`, of the entries of `field` that are of `kind`, one of `KINDS`."""
+    if field == "mounts":
+        yield from (f"mounts.{mount.path}" for mount in spec.mounts if mount.mode == kind)
+    elif field == "env":
+        yield from (f"env.{name}" for name, value in spec.env.items() if not isinstance(value, str) and kind in value)
+    elif field == "files":
+        yield from (f"files.{file.path}" for file in spec.files if file.outside)
 
 
 def _texts(value: Any) -> list[str]:

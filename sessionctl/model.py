@@ -52,6 +52,7 @@ EFFECT: Mapping[str, Effect] = {
     "workspace.include": "restart",  # files go into the upper layer: only the sandbox may write it while it is mounted
     "workspace.branch": "in-place",
     "agent": "in-place",
+    "renamed_from": "in-place",
     "title": "in-place",
     "tags": "in-place",
     "metadata": "in-place",
@@ -199,6 +200,8 @@ class SessionSpec(NamedTuple):
     mounts: tuple[MountSpec, ...] = ()
     network: str = "none"
     limits: LimitsSpec = LimitsSpec()
+    renamed_from: str = ""
+    """What the session was called before. Where it comes from is no part of what it is: no digest holds it."""
 
     def data(self) -> dict[str, Any]:
         """The JSON form: dicts, lists, strings and booleans only. `from_data` is its inverse."""
@@ -222,6 +225,7 @@ class SessionSpec(NamedTuple):
             "mounts": [mount._asdict() for mount in self.mounts],
             "network": self.network,
             "limits": self.limits._asdict(),
+            "renamed_from": self.renamed_from,
         }
 
     @classmethod
@@ -268,7 +272,7 @@ def flat(data: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, Mapping):
             for inner, leaf in value.items():
                 result[f"{key}.{inner}"] = leaf
-        elif key != "name":
+        elif key not in ("name", "renamed_from"):
             result[key] = value
     return result
 
@@ -308,6 +312,10 @@ class Declaration(NamedTuple):
 
     digests: Digests
     data: Mapping[str, Any]
+
+    def called(self, name: str) -> Self:
+        """The same declaration of a session of another name. No digest holds the name."""
+        return self._replace(data={**self.data, "name": name})
 
     @property
     def spec(self) -> SessionSpec:
@@ -363,6 +371,13 @@ class Workspace(NamedTuple):
             lower=tuple(place(path) for path in self.lower),
             scratch=place(self.scratch) if self.scratch else "",
             mounts=tuple(mount._replace(source=place(mount.source)) for mount in self.mounts),
+        )
+
+    def renamed(self, directory: str, old: str, new: str) -> Self:
+        """The same after session `old` became `new`, below the project's state directory `directory`."""
+        below = f"{directory}/sessions/{old}/"
+        return self.moved(
+            lambda path: f"{directory}/sessions/{new}/{path[len(below) :]}" if path.startswith(below) else path
         )
 
     def data(self, directory: str) -> dict[str, Any]:
@@ -473,6 +488,14 @@ class World(NamedTuple):
     """Per declared session, what works here otherwise than a person may expect."""
     homes: Mapping[str, tuple[str, ...]] = _NONE
     """Per session asked about: the first few files of its home that only it has."""
+    trusted: Mapping[str, frozenset[str]] = _NONE
+    """Per session, what a person trusted it to take from the host: lines of `plan.taken`."""
+    revoked: Mapping[str, frozenset[str]] = _NONE
+    """Per session, what of that was taken back."""
+    renamed: Mapping[str, str] = _NONE
+    """Sessions that are here as they will be called, and what they are called yet."""
+    rivals: Mapping[str, str] = _NONE
+    """Sessions that are declared as renamed from another one, although both are there."""
     gone: frozenset[str] = frozenset()
     """Of the sessions asked about, those that have neither work nor home any more."""
     now: float = 0.0

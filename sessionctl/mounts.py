@@ -11,14 +11,15 @@ from sessionctl.model import MountSpec
 _KERNEL = ("/proc", "/sys", "/dev")
 
 
-def refusals(mounts: Iterable[MountSpec], ours: Mapping[str, str]) -> list[str]:
+def refusals(mounts: Iterable[MountSpec], ours: Mapping[str, str], read_only: Mapping[str, str]) -> list[str]:
     """Why some of `mounts` cannot be had, one sentence each.
 
     `ours`: real paths that no session may see, directly or in what holds them, and what they are.
+    `read_only`: the same for what none may write, directly or in what holds it.
     """
     found = []
     for mount in mounts:
-        why = unfit(mount.source, ours)
+        why = unfit(mount.source, ours) or (_written(mount.source, read_only) if mount.mode == "rw" else "")
         if why:
             found.append(f"mounts.{mount.path}: {mount.source} {why}")
     return found
@@ -42,6 +43,13 @@ def unfit(source: str, ours: Mapping[str, str]) -> str:
         return "became a symbolic link: run the command again, to see where it leads"
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         return "is neither a directory nor a regular file"
+    return ""
+
+
+def _written(source: str, read_only: Mapping[str, str]) -> str:
+    for place, what in read_only.items():
+        if _holds(source, place):
+            return f"is or holds {what}, which no session may write: mount it with mode ro, or another directory"
     return ""
 
 

@@ -12,6 +12,7 @@ from sessionctl.model import GitState, Observed, World
 from sessionctl.units import duration
 
 Verb = Literal[
+    "rename",
     "prepare",
     "create",
     "stop",
@@ -33,7 +34,7 @@ class Policy(NamedTuple):
     force: bool = False
     """Replace what is not as we last wrote it."""
     allow_host: bool = False
-    """Let sessions take from the host, or reach, what they were not allowed before."""
+    """Let sessions take from the host, or reach, what they were not trusted with, this once."""
     prune: bool = False
     """Remove what is not declared and provably safe to remove."""
     idle: float = 600.0
@@ -69,9 +70,9 @@ class Lane(NamedTuple):
     """For `prune`: why the session stays."""
     warnings: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
-    """What the session would take from the host, or reach there, that it was not allowed before."""
-    untrusted: bool = False
-    """Whether nothing is done because `takes` is not allowed."""
+    """What the session would take from the host, or reach there, that it does not hold already."""
+    untrusted: tuple[str, ...] = ()
+    """What of `takes` is not allowed, so that nothing is done."""
     base: str = ""
     """The commit that a new session starts from."""
     after: str = ""
@@ -156,21 +157,25 @@ def _apply_lane(change: Change, world: World, policy: Policy) -> Lane:
         return lane._replace(blocked=change.reason)
     if kind == "conflict" and change.otherwise is not None and change.otherwise.kind == "conflict":
         return lane._replace(blocked=change.otherwise.reason)
-    takes = _newly_taken(change)
-    lane = lane._replace(takes=takes, untrusted=bool(takes) and not policy.allow_host)
+    takes = _newly_taken(change, world)
+    trusted = world.trusted.get(change.session, frozenset())
+    untrusted = () if policy.allow_host else tuple(each for each in takes if each not in trusted)
+    lane = lane._replace(takes=takes, untrusted=untrusted)
     refused = world.refused.get(change.session, ())
     if refused:
         return lane._replace(refused=refused)
-    actions = tuple(_STEPS[kind](change))
+    actions = (*_rename(change), *_STEPS[kind](change))
     if policy.additive and not _adds(kind, actions):
-        return lane._replace(untrusted=False, blocked=f"only made and started here: {change.reason}")
+        return lane._replace(untrusted=(), blocked=f"only made and started here: {change.reason}")
     lane = lane._replace(warnings=_warnings(change, world, takes))
     return lane if lane.untrusted else lane._replace(actions=actions)
 
 
 def _adds(kind: Kind, actions: Iterable[Action]) -> bool:
     """Whether a lane does nothing but make or start a session: a spare sandbox in the way is more than that."""
-    return kind in ("create", "start") and not any(a.verb in ("stop", "remove", "discard", "forget") for a in actions)
+    return kind in ("create", "start") and not any(
+        a.verb in ("stop", "remove", "rescue", "forget", "rename") for a in actions
+    )
 
 
 def taken(data: Mapping[str, Any]) -> tuple[str, ...]:
@@ -182,25 +187,38 @@ def taken(data: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         *(f"mounts.{each['path']}: {each['source']}, {modes[each['mode']]}" for each in data.get("mounts", ())),
         *(["network: the host's"] if data["network"] == "host" else []),
-        *(f"env.{name}: {_secret(value)}" for name, value in data["env"].items() if not isinstance(value, str)),
+        *secrets_taken(data),
         *(f"files.{each['path']}: {each['source']}" for each in data["files"] if each.get("outside")),
         *([f"image: {data['image']}"] if data.get("image_outside") else []),
     )
+
+
+def secrets_taken(data: Mapping[str, Any], but: Iterable[str] = ()) -> tuple[str, ...]:
+    """The lines of `taken` that are about secrets, without those of the variables `but`."""
+    secrets = {name: value for name, value in data["env"].items() if not isinstance(value, str)}
+    return tuple(f"env.{name}: {_secret(value)}" for name, value in secrets.items() if name not in set(but))
 
 
 def _secret(source: Mapping[str, str]) -> str:
     return f"the variable {source['from_env']}" if "from_env" in source else f"the content of {source['from_file']}"
 
 
-def _newly_taken(change: Change) -> tuple[str, ...]:
-    """Marks and records are written of what was allowed: what the session's hold need not be allowed again."""
+def _newly_taken(change: Change, world: World) -> tuple[str, ...]:
+    """Marks and records are written of what was allowed: what the session's hold need not be allowed again,
+    unless a person took it back."""
     assert change.declared is not None
     allowed: set[str] = set()
     if change.current is not None and change.current.made_of is not None:
         allowed.update(taken(change.current.made_of.data))
     if change.record is not None and not change.record.corrupt:
         allowed.update(taken(change.record.last.data))
+    allowed -= world.revoked.get(change.session, frozenset())
     return tuple(each for each in taken(change.declared.data) if each not in allowed)
+
+
+def _rename(change: Change) -> Iterable[Action]:
+    if change.renamed:
+        yield Action("rename", f"was {change.renamed}")
 
 
 def _forced(change: Change) -> Iterable[Action]:
@@ -287,6 +305,7 @@ _STEPS: Mapping[Kind, Callable[[Change], Iterable[Action]]] = {
     "stop": _stop,
     "update": _in_place,
     "drop": _in_place,
+    "rename": _record,
     "record": _record,
     "keep": lambda change: (),
     "conflict": _forced,
@@ -472,7 +491,7 @@ def _text(plan: Plan) -> Iterable[str]:
         yield from (f"  ! {warning}" for warning in lane.warnings)
         yield from (f"  takes {each}" for each in lane.takes)
         if lane.untrusted:
-            yield "  not allowed"
+            yield "  not allowed" + ("" if lane.untrusted == lane.takes else f": {'; '.join(lane.untrusted)}")
         yield from (f"  refused: {refusal}" for refusal in lane.refused)
         if lane.blocked:
             yield "  blocked"

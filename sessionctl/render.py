@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from sessionctl.plan import Action, Lane, Plan
     from sessionctl.snapshots import Operation, Snapshot
     from sessionctl.store import Entry
+    from sessionctl.trust import Taking
 
 _SIGNS = {
     "create": ("+", "green"),
     "recreate": ("+", "green"),
+    "rename": ("~", "yellow"),
     "start": (">", "green"),
     "stop": ("=", "yellow"),
     "update": ("~", "yellow"),
@@ -115,9 +117,10 @@ def _lane(lane: Lane, width: int, paint: Paint) -> Iterable[str]:
         cost = paint("dim", _COSTS[field.effect]) if not lane.blocked else ""
         yield f"{pad}{field.path}: {_value(field.before)} -> {_value(field.after)}  {cost}".rstrip()
     for each in lane.takes:
-        yield f"{pad}{paint('yellow', 'takes from the host:')} {printable(each)}"
+        told = paint("red", " (not trusted)") if each in lane.untrusted else ""
+        yield f"{pad}{paint('yellow', 'takes from the host:')} {printable(each)}{told}"
     if lane.untrusted:
-        yield f"{pad}{paint('red', 'nothing is done to it without apply --allow-host')}"
+        yield f"{pad}{paint('red', f'nothing is done to it: sessionctl trust {lane.session}')}"
     for refusal in lane.refused:
         yield f"{pad}{paint('red', f'cannot be done here: {printable(refusal)}')}"
     if lane.blocked:
@@ -135,7 +138,7 @@ def _step(lane: Lane, action: Action) -> str:
     return f"{action.verb} ({action.reason}{at})"
 
 
-_TELLING = ("prepare", "setup", "branch")
+_TELLING = ("rename", "prepare", "setup", "branch")
 
 
 def _summary(plan: Plan) -> str:
@@ -149,7 +152,7 @@ def _summary(plan: Plan) -> str:
         return f"Prune: {', '.join(parts) or 'nothing to remove'}{f', {kept} kept' if kept else ''}."
     parts += [f"{len(plan.blocked)} blocked"] if plan.blocked else []
     parts += [f"{len(plan.refused)} cannot be done here"] if plan.refused else []
-    parts += [f"{len(plan.untrusted)} not allowed"] if plan.untrusted else []
+    parts += [f"{len(plan.untrusted)} not trusted"] if plan.untrusted else []
     retained = sum(lane.change.kind == "retained" for lane in plan.lanes)
     aside = f" {retained} retained." if retained else ""
     if plan.in_sync and not parts:
@@ -184,6 +187,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
                 ],
                 "git": _plan_git(lane),
                 "takes": list(lane.takes),
+                "untrusted": list(lane.untrusted),
                 "warnings": list(lane.warnings),
                 "kept": lane.kept or None,
             }
@@ -193,7 +197,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "blocked": [
             {
                 "session": lane.session,
-                "reason": lane.blocked or "; ".join(lane.refused) or f"needs --allow-host: {'; '.join(lane.takes)}",
+                "reason": lane.blocked or "; ".join(lane.refused) or f"not trusted: {'; '.join(lane.untrusted)}",
                 "forcible": lane.change.otherwise is not None,
             }
             for lane in plan.lanes
@@ -211,6 +215,39 @@ def _plan_git(lane: Lane) -> dict[str, Any]:
         **data,
         "base": lane.base or (record.base if record else "") or None,
         "declared_branch": workspace.get("branch"),
+    }
+
+
+# --- what is taken from the host ---------------------------------------------------------------
+
+
+def takings_text(takings: Sequence[Taking], paint: Paint) -> str:
+    """What each session takes: what is trusted already, what is new, and what is not taken any more."""
+    lines = []
+    for each in takings:
+        lines.append(paint("bold", each.session) + ("" if each.declared else "  (not declared any more)"))
+        for line in each.lines:
+            new = line in each.new
+            sign = paint("yellow", "+") if new else " "
+            lines.append(f"  {sign} {printable(line)}" + (paint("yellow", "  (not trusted)") if new else ""))
+        lines += [paint("dim", f"  - {printable(line)}  (not taken any more)") for line in each.gone]
+    return "\n".join(lines)
+
+
+def takings_data(takings: Sequence[Taking]) -> dict[str, Any]:
+    """The JSON form of the same; its shape is described in docs/json.md."""
+    return {
+        "trusted": not any(each.new for each in takings),
+        "sessions": [
+            {
+                "name": each.session,
+                "declared": each.declared,
+                "takes": list(each.lines),
+                "untrusted": list(each.new),
+                "gone": list(each.gone),
+            }
+            for each in takings
+        ],
     }
 
 

@@ -31,7 +31,7 @@ from sessionctl.beneath import StrPath
 from sessionctl.declared import base_directory, config_file, cpus, variables
 from sessionctl.errors import ManifestError, Problem, UsageError
 from sessionctl.locate import Document, dotted, load_document
-from sessionctl.manifest import near, words, wrong
+from sessionctl.manifest import KINDS, near, words, wrong
 from sessionctl.model import effect_of
 
 NOT_SETTINGS = frozenset({"SESSIONCTL_BWRAP"})
@@ -67,13 +67,18 @@ def _default_state_dir() -> Path:
 
 
 def _prohibition(entry: str) -> str:
-    path, equals, _ = entry.partition("=")
+    path, equals, value = entry.partition("=")
     try:
         effect_of(path)
     except KeyError:
         raise wrong(f"{path!a} is not a field of a session") from None
     if not equals:
         raise wrong(f"{entry!a} is not PATH=VALUE, such as workspace.history=shared")
+    if path in ("limits", "metadata"):
+        raise wrong(f"{entry!a} forbids nothing: {path} is a table, name a key of it")
+    kinds = KINDS.get(path)
+    if kinds and value not in kinds:
+        raise wrong(f"{entry!a} forbids nothing: {path} takes {' or '.join(kinds)}")
     return entry
 
 

@@ -187,6 +187,21 @@ def remove(directory: str, session: str, id: str) -> None:
         os.rmdir(os.path.dirname(where))
 
 
+def rename(directory: str, old: str, new: str) -> None:
+    """Makes the snapshots of session `old` those of `new`, and what can be undone of it. Idempotent."""
+    above = os.path.join(directory, "snapshots")
+    source, target = os.path.join(above, require_name(old)), os.path.join(above, require_name(new))
+    if os.path.isdir(source):
+        os.makedirs(target, 0o700, exist_ok=True)  # there may be some of another session that was called so
+        for name in os.listdir(source):
+            os.rename(os.path.join(source, name), os.path.join(target, name))
+        os.rmdir(source)
+    for operation in operations(directory):
+        if old in operation.sessions and operation.verb != "rename":
+            sessions = tuple(new if name == old else name for name in operation.sessions)
+            save_operation(directory, operation._replace(sessions=sessions))
+
+
 def sweep(directory: str) -> None:
     """Removes what a crash has left half-made. Only while nobody makes any."""
     above = os.path.join(directory, "snapshots")
@@ -201,8 +216,10 @@ def _load(above: str, session: str, id: str) -> Snapshot:
     try:
         with open(os.path.join(where, "snapshot.json"), "rb") as file:
             found = Snapshot.from_data(json.load(file))
-        if (found.session, found.id) != (session, id):
-            raise ValueError(f"it says that it is {found.session!a} {found.id!a}")
+        if found.id != id:
+            raise ValueError(f"it says that it is {found.id!a}")
+        # Where it lies says whose it is: the session may have another name by now.
+        found = found._replace(session=session, made_of=found.made_of.called(session))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = "it was not finished" if isinstance(error, FileNotFoundError) else f"snapshot.json: {error}"
         return _nothing(session, id, reason)

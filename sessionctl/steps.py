@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping
 
-from sessionctl import git, history, keeping, process, secret, workspace
+from sessionctl import git, history, identity, keeping, process, secret, workspace
 from sessionctl.errors import BackendError, CommandError, ConflictError, GitError
 from sessionctl.executor import Made, Step
 from sessionctl.model import Observed, Record, SessionSpec, Workspace
@@ -36,6 +36,7 @@ class _Steps:
 
     def table(self) -> Mapping[Verb, Step]:
         return {
+            "rename": self.rename,
             "prepare": self.prepare,
             "create": self.create,
             "stop": self.stop,
@@ -49,6 +50,11 @@ class _Steps:
             "record": self.record,
             "forget": self.forget,
         }
+
+    def rename(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        site = self.site
+        identity.rename(site.directory, site.store, site.backend, _renaming(lane))
+        return Made(made)
 
     # --- making ------------------------------------------------------------------------------
 
@@ -253,6 +259,13 @@ def _branch_at_rest(target: Observed, name: str) -> None:
     if git.read_ref(layers, f"refs/heads/{name}") not in (None, head.commit):
         raise GitError(f"branch {name} exists in {target.session}, at another commit")
     git.write_branch(target.workspace.upper, name, head.commit)
+
+
+def _renaming(lane: Lane) -> identity.Rename:
+    change = lane.change
+    seen = (*((change.current,) if change.current else ()), *change.spare)
+    backends = [*(each.backend for each in seen), *([change.record.backend] if change.record else [])]
+    return identity.Rename(change.renamed, lane.session, tuple(sorted(filter(None, set(backends)))))
 
 
 def _spec(lane: Lane) -> SessionSpec:

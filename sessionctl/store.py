@@ -273,12 +273,38 @@ class Store:
                 *row,
             )
 
-    def journal(self, session: str | None = None, *, after: int = 0, last: int | None = None) -> Iterator[Entry]:
-        """The events, oldest first: of one session, with a rowid above `after`, the newest `last` of them."""
+    def earlier(self, session: str) -> list[tuple[str, int]]:
+        """What the session `session` was called before, newest first, and the rowid of the last event of each."""
+        found: list[tuple[str, int]] = []
+        name, until = require_name(session), 1 << 62
+        while True:
+            rows = self._rows(
+                "SELECT number, data FROM journal WHERE session = ? AND event = 'rename' AND number < ?"
+                " AND json_extract(data, '$.was') IS NOT NULL ORDER BY number DESC LIMIT 1",
+                *(name, until),
+            )
+            if not rows:
+                return found
+            until, name = rows[0][0], str(json.loads(rows[0][1])["was"])
+            found.append((name, until))
+
+    def journal(
+        self,
+        session: str | None = None,
+        *,
+        after: int = 0,
+        last: int | None = None,
+        earlier: Sequence[tuple[str, int]] = (),
+    ) -> Iterator[Entry]:
+        """The events, oldest first: of one session, with a rowid above `after`, the newest `last` of them.
+
+        `earlier`, as the method of that name gives it: what the session did under other names is its own, too.
+        """
         where = "number > ?"
-        names: tuple[str, ...] = ()
+        names: tuple[Any, ...] = ()
         if session is not None:
-            where, names = "number > ? AND session = ?", (require_name(session),)
+            where += " AND (session = ?" + " OR (session = ? AND number < ?)" * len(earlier) + ")"
+            names = (require_name(session), *(value for each in earlier for value in each))
         if last is not None:
             newest = self._rows(
                 f"SELECT number FROM journal WHERE {where} ORDER BY number DESC LIMIT 1 OFFSET ?", after, *names, last
@@ -286,7 +312,7 @@ class Store:
             after = newest[0][0] if newest else after
         return self._entries(where, after, names)
 
-    def _entries(self, where: str, after: int, names: tuple[str, ...]) -> Iterator[Entry]:
+    def _entries(self, where: str, after: int, names: tuple[Any, ...]) -> Iterator[Entry]:
         select = (
             "SELECT number, id, time, session, event, branch, commit_id, dirty, ahead, behind, data"
             f" FROM journal WHERE {where} ORDER BY number LIMIT {_PAGE}"

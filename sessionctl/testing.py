@@ -175,6 +175,14 @@ class MemoryBackend:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
+    def renamed(self, old: str, new: str) -> None:
+        for path in (self._sessions / new).glob("*/mark"):
+            mark = json.loads(path.read_bytes())
+            root = str(self._sessions.parent)
+            stack = Workspace.from_data(mark["workspace"], root).renamed(root, old, new)
+            mark = {**mark, "data": {**mark["data"], "name": new}, "workspace": stack.data(root)}
+            beneath.publish(str(path), json.dumps(mark).encode())
+
     def remove(self, target: Observed) -> None:
         if not target.id:
             return
@@ -534,6 +542,22 @@ class BackendContract:
             assert not (bench.home() / "b").exists()
 
     # --- remove
+
+    def test_a_renamed_session_is_the_same_and_runs_on(self, tmp_path: Path) -> None:
+        with self.bench(tmp_path) as bench:
+            target = bench.running(spec())
+            bench.run(target, "sh", "-c", "echo x > kept")
+            sessions = Path(bench.context.directory, "sessions")
+            (sessions / "api").rename(sessions / "web")
+            for _ in range(2):
+                bench.backend.renamed("api", "web")
+            (seen,) = bench.backend.observe()
+            assert (seen.session, seen.id, seen.status, seen.drift) == ("web", target.id, "running", "")
+            assert seen.made_of is not None and seen.made_of.data["name"] == "web"
+            assert seen.made_of.digests == Declaration.of(spec()).digests
+            assert bench.output(seen, "cat kept") == "x"
+            bench.backend.stop(seen)
+            assert bench.output(bench.backend.start(seen), "cat kept") == "x"
 
     def test_removed_is_gone_and_the_sessions_own_files_stay(self, tmp_path: Path) -> None:
         with self.bench(tmp_path) as bench:

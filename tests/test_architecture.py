@@ -33,6 +33,9 @@ MAY_IMPORT = {
     "secret": {"errors", "beneath"},
     "images": {"errors", "beneath"},
     "mounts": {"model"},
+    "saved": {"model", "errors", "beneath", "plan"},
+    "edit": {"errors", "model"},
+    "trust": {"model", "errors", "beneath", "plan"},
     "executor": {"model", "plan"},
     "settings": {"errors", "model", "beneath", "declared", "plugins", "manifest", "locate"},
     "manifest": {

@@ -245,20 +245,21 @@ def test_what_is_taken_from_the_host_has_to_be_allowed(repository: Repository, o
     ]
     repository.declare(TAKES.format(more=""))
     shown = repository.run("plan")
-    assert all(f"takes from the host: {each}\n" in shown.out for each in taken)
-    assert "nothing is done to it without apply --allow-host" in shown.out and "1 not allowed" in shown.out
+    assert all(f"takes from the host: {each} (not trusted)\n" in shown.out for each in taken)
+    assert "nothing is done to it: sessionctl trust api" in shown.out and "1 not trusted" in shown.out
     assert "! api: on the host's network" in shown.out
     plan = repository.run("plan", "--json", "--exit-code", code=3).json
-    assert plan["changes"][0]["takes"] == taken and not plan["changes"][0]["actions"]
+    assert plan["changes"][0]["takes"] == plan["changes"][0]["untrusted"] == taken
+    assert not plan["changes"][0]["actions"]
     assert [(each["session"], each["forcible"]) for each in plan["blocked"]] == [("api", False)]
 
     refused = repository.apply(code=5)
     assert all(f"api would take from the host: {each}\n" in refused.err for each in taken)
-    assert "sessionctl apply --allow-host api" in refused.err
+    assert "sessionctl trust api; just this once: sessionctl apply --allow-host api" in refused.err
     assert [repository.session(name)["observed"] for name in ("api", "plain")] == ["gone", "running"]
     assert not (repository.state / "sessions" / "api").exists()
 
-    assert "not allowed" not in repository.run("plan", "--allow-host").out
+    assert "not trusted" not in repository.run("plan", "--allow-host").out
     repository.apply("--allow-host")
     seen = repository.session("api")
     assert seen["network"] == "host"

@@ -154,6 +154,39 @@ def test_killed_while_a_session_is_removed(repository: Repository, watch: Watch)
             break
 
 
+def test_killed_while_a_session_is_renamed(repository: Repository, watch: Watch) -> None:
+    print(f"SESSIONCTL_TEST_SEED={SEED}")
+    repository.declare("# kept\n[sessions.s0]  # kept too\n")
+    calm("apply", "--yes")
+    repository.inside("s0", "echo x > untracked; echo h > ~/h; git commit -q --allow-empty -m mine")
+    tip = repository.session("s0")["commit"]
+    (pid,) = sandboxes(repository)
+    name, manifest = "s0", repository.root / "sessions.toml"
+    for round, moment in enumerate(moments(3), 1):
+        old, name = name, f"s{round}"
+        if round % 2:
+            came = killed(moment, "rename", old, name)
+        else:
+            repository.declare(f'# kept\n[sessions.{name}]  # kept too\nrenamed_from = "{old}"\n')
+            came = killed(moment)
+        print(f"rename: killed at {moment}: {came}")
+        calm("apply", "--yes")
+        if f"[sessions.{old}]" in manifest.read_text():
+            calm("rename", old, name)
+        converged(repository, watch)
+        assert manifest.read_text().startswith(f"version = 1\n# kept\n[sessions.{name}]  # kept too\n")
+        work = [(upper(repository, name) / file).read_text() for file in ("untracked", "../../home/h")]
+        assert work == ["x\n", "h\n"]
+        assert os.listdir(repository.state / "sessions") == [name]
+        assert not (repository.state / "renames").exists()
+        assert not list(repository.root.glob(".sessionctl-*"))
+        session = repository.session(name)
+        assert (session["commit"], session["pid"], session["branch"]) == (tip, pid, f"agents/{name}")
+        if not came and round > 1:
+            break
+    assert "create" in repository.run("log", name).out
+
+
 def _random_manifest(random: random.Random) -> str:
     """All of three sessions, each anyhow."""
     lines = []

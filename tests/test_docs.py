@@ -216,7 +216,8 @@ def test_json_documents_are_as_described(world: World) -> None:
     check("show", said("show api --json"))
     check("doctor", said("doctor --json"))
     first = said("plan --json")
-    world.run("sessionctl apply --yes --allow-host")
+    check("trust", said("trust --show --json", 5))
+    world.run("sessionctl trust --yes && sessionctl apply --yes")
     check("exec", said("exec --json api -- sh -c 'echo 1 >file; git add .; git commit -qm x; exit 3'", 3))
     ended = said("exec --json api -- sh -c 'kill -9 $$'", 137)
     assert (ended["exit_code"], ended["signal"]) == (137, 9)
@@ -243,6 +244,7 @@ def test_json_documents_are_as_described(world: World) -> None:
     world.run("printf '#!/bin/sh' >.git/hooks/post-commit && sessionctl hooks install")
     check("hooks", said("hooks status --json"), {"hooks_path": "global"})
     world.run("git commit -q --allow-empty -m x && mkdir .git/rebase-merge && git commit -q --allow-empty -m y")
+    world.run("sessionctl rename bare empty")
     check("log", *lines("log --json"))
 
 

@@ -14,7 +14,7 @@ from sessionctl.model import MountSpec
 
 def why(source: object, **ours: str) -> str:
     """The reason that `source` is refused; empty when it is not."""
-    found = mounts.refusals([MountSpec(str(source), "/data")], {path: what for what, path in ours.items()})
+    found = mounts.refusals([MountSpec(str(source), "/data")], {path: what for what, path in ours.items()}, {})
     return found[0].removeprefix(f"mounts./data: {source} ") if found else ""
 
 

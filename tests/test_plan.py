@@ -12,7 +12,7 @@ import pytest
 
 from sessionctl.diff import diff
 from sessionctl.model import Declaration, GitState, Observed, Record, World
-from sessionctl.plan import Policy, plan
+from sessionctl.plan import Policy, plan, taken
 from tests.worlds import (
     BASE,
     BRANCH,
@@ -85,6 +85,37 @@ APPLY: dict[str, tuple[str, str]] = {
         + "  prepare: its workspace, branch agents/api from the checked-out commit\n"
         "  create: declared and never made\n" + RECORD + "  start: declared running\n"
         "not in sync",
+    ),
+    "it takes from the host, as it was trusted": (
+        planned(TAKES, trusted={NAME: frozenset(taken(TAKES.data))}),
+        "api: create: declared and never made\n"
+        + SHARED
+        + REACHES
+        + TAKEN
+        + "  prepare: its workspace, branch agents/api from the checked-out commit\n"
+        "  create: declared and never made\n" + RECORD + "  start: declared running\n"
+        "not in sync",
+    ),
+    "another session was trusted": (
+        planned(HOST, trusted={"web": frozenset(taken(HOST.data))}),
+        "api: create: declared and never made\n"
+        + SHARED
+        + REACHES
+        + "  takes network: the host's\n  not allowed\nnot in sync",
+    ),
+    "some of it was trusted": (
+        planned(TAKES, trusted={NAME: frozenset(taken(TAKES.data)[1:])}),
+        "api: create: declared and never made\n"
+        + SHARED
+        + REACHES
+        + TAKEN
+        + "  not allowed: mounts./data: /src, read-only\nnot in sync",
+    ),
+    "it takes from the host, as it was allowed until that was revoked": (
+        planned(HOST, sandbox(HOST, "stopped"), recorded=record(HOST), revoked={NAME: frozenset(taken(HOST.data))}),
+        "api: start: its files are there, nothing runs\n"
+        + REACHES
+        + "  takes network: the host's\n  not allowed\nnot in sync",
     ),
     "it takes from the host, as it was allowed": (
         planned(TAKES, sandbox(TAKES, "stopped"), recorded=record(TAKES)),

@@ -139,6 +139,12 @@ class Backend(Protocol):
         removed next. `place` is on the project's file system and not there yet.
         """
 
+    def renamed(self, old: str, new: str) -> None:
+        """Makes all sandboxes of session `old` those of `new`, where ``sessions/<old>`` was moved to. Idempotent.
+
+        What runs in them goes on; what it is told of its name may be the old one until it is started again.
+        """
+
     def remove(self, target: Observed) -> None:
         """Removes one stopped sandbox: its mark first, then its files. Absent already is done.
 

@@ -66,6 +66,25 @@ def approval_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=positive, metavar="N", help="sessions at a time")
 
 
+def nobody(args: argparse.Namespace) -> bool:
+    """Whether there is nobody to ask: a git hook, CI, a pipe."""
+    return args.no_input or not sys.stdin.isatty()
+
+
+def agreed(question: str, args: argparse.Namespace) -> bool:
+    """Asks; whether the answer is yes. `UsageError` when there is nobody to ask."""
+    if nobody(args):
+        raise UsageError("nothing was done: there is nobody to ask", hint="say --yes")
+    try:
+        answer = input(f"{question} [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    print("nothing was done")
+    return False
+
+
 def positive(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
@@ -79,20 +98,6 @@ def seconds(text: str) -> float:
         return parse_duration(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(f"{error} ({error.hint})") from None
-
-
-def agreed(question: str, args: argparse.Namespace) -> bool:
-    """Whether a person says yes to `question`. `UsageError` when there is nobody to ask."""
-    if args.no_input or not sys.stdin.isatty():
-        raise UsageError("nothing was done: there is nobody to ask", hint="say --yes")
-    try:
-        answer = input(f"{question} [y/N] ")
-    except EOFError:
-        answer = ""
-    if answer.strip().lower() in ("y", "yes"):
-        return True
-    print("nothing was done")
-    return False
 
 
 def require_agreed(question: str, args: argparse.Namespace) -> None:

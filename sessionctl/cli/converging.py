@@ -14,6 +14,7 @@ from sessionctl.cli.common import (
     approval_options,
     json_option,
     names_option,
+    nobody,
     open_project,
     seconds,
 )
@@ -29,6 +30,8 @@ def _plan(args: argparse.Namespace) -> int:
 
     project = open_project(args)
     plan = project.plan(args.names, Policy(force=args.force, allow_host=args.allow_host))
+    if args.out is not None:
+        project.save(plan, args.out)
     _print_plan(plan, args)
     if plan.refused:
         return errors.USAGE
@@ -38,6 +41,7 @@ def _plan(args: argparse.Namespace) -> int:
 def _plan_options(parser: argparse.ArgumentParser) -> None:
     names_option(parser, "only these declared sessions")
     parser.add_argument("--exit-code", action="store_true", help="end with 3 when something would change")
+    parser.add_argument("--out", metavar="FILE", help="write the plan to FILE, for `apply --plan`")
     parser.add_argument("--force", action="store_true", help="plan to replace what is not as we last wrote it")
     parser.add_argument("--allow-host", action="store_true", help="plan as if what is taken from the host were allowed")
     json_option(parser)
@@ -58,11 +62,20 @@ def _verify_options(parser: argparse.ArgumentParser) -> None:
 def _apply(args: argparse.Namespace) -> int:
     from sessionctl.plan import Policy
 
-    return _carry_out(args, Policy(force=args.force, allow_host=args.allow_host), "Apply this plan?")
+    policy = Policy(force=args.force, allow_host=args.allow_host)
+    if args.plan is None:
+        return _carry_out(args, policy, "Apply this plan?")
+    if args.names:
+        raise UsageError("--plan is for the sessions that the plan is of", hint="leave the names away")
+    project = open_project(args)
+    return _go(project, project.saved(args.plan, policy), args, "Apply this plan?")
 
 
 def _apply_options(parser: argparse.ArgumentParser) -> None:
     names_option(parser, "only these declared sessions")
+    parser.add_argument(
+        "--plan", metavar="FILE", help="just what `plan --out FILE` said; with 3, when that has changed"
+    )
     parser.add_argument("--force", action="store_true", help="replace what is not as we last wrote it")
     parser.add_argument(
         "--allow-host", action="store_true", help="let sessions take from the host what the plan says they would"
@@ -111,19 +124,28 @@ def _carry_out(args: argparse.Namespace, policy: Policy, question: str) -> int:
 
 
 def _once(args: argparse.Namespace, policy: Policy, question: str) -> int:
-    from sessionctl.render import Paint, outcomes_text, plan_text
-
     project = open_project(args)
-    paint = Paint(sys.stdout, args.color)
+    if not getattr(args, "dry_run", False):
+        project.recover()
     plan = project.plan(args.names, policy)
     if getattr(args, "dry_run", False):
         _print_plan(plan, args)
         return _kept(plan)
     if getattr(args, "json", False):
         raise UsageError("--json goes with --dry-run")
+    return _go(project, plan, args, question)
+
+
+def _go(project: Project, plan: Plan, args: argparse.Namespace, question: str) -> int:
+    """Shows `plan`, asks, carries it out and says what became of it."""
+    from sessionctl.render import Paint, outcomes_text, plan_text
+
+    paint = Paint(sys.stdout, args.color)
     print(plan_text(plan, paint))
     if plan.refused:
         return errors.USAGE
+    if plan.work and plan.untrusted and not args.yes and nobody(args):
+        raise _untrusted(plan)  # hooks and CI: nothing was done, and this is what a person has to look at
     if plan.work and not args.yes and not agreed(question, args):
         return errors.FAILED
     outcomes = _applied(project, plan)
@@ -139,9 +161,12 @@ def _once(args: argparse.Namespace, policy: Policy, question: str) -> int:
 
 
 def _untrusted(plan: Plan) -> UntrustedError:
-    lines = [f"{lane.session} would take from the host: {each}" for lane in plan.untrusted for each in lane.takes]
+    lines = [f"{lane.session} would take from the host: {each}" for lane in plan.untrusted for each in lane.untrusted]
     names = " ".join(lane.session for lane in plan.untrusted)
-    return UntrustedError("\n".join(lines), hint=f"if that is meant: sessionctl apply --allow-host {names}")
+    return UntrustedError(
+        "\n".join(lines),
+        hint=f"if that is meant: sessionctl trust {names}; just this once: sessionctl apply --allow-host {names}",
+    )
 
 
 def _kept(plan: Plan) -> int:
@@ -179,12 +204,13 @@ COMMANDS = {
     "plan": Command(
         _plan_options,
         _plan,
-        "  sessionctl plan\n  sessionctl plan --exit-code api\n  sessionctl plan --json | jq .in_sync",
+        "  sessionctl plan\n  sessionctl plan --exit-code api\n  sessionctl plan --json | jq .in_sync\n"
+        "  sessionctl plan --out api.plan api",
     ),
     "apply": Command(
         _apply_options,
         _apply,
-        "  sessionctl apply\n  sessionctl apply --yes api web",
+        "  sessionctl apply\n  sessionctl apply --yes api web\n  sessionctl apply --plan api.plan",
         "Removes nothing that a block was deleted for: that is prune's.",
     ),
     "verify": Command(

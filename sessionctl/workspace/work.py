@@ -14,7 +14,7 @@ from sessionctl.errors import GitError
 from sessionctl.model import is_id, is_name, require_name
 from sessionctl.workspace import bases
 from sessionctl.workspace.places import directories, give
-from sessionctl.workspace.standing import Owner, Standing, save_standing
+from sessionctl.workspace.standing import Owner, Standing, load_standing, save_standing
 
 
 def begin(directory: StrPath, name: str, owner: Owner, standing: Standing, files: dict[str, bytes]) -> Standing:
@@ -72,6 +72,25 @@ def seed(directory: StrPath, name: str) -> str:
     """Where the files are that session `name`'s next sandbox begins with; empty when there are none."""
     waiting = os.path.join(directory, "sessions", require_name(name), "seed", "root")
     return waiting if os.path.lexists(os.path.join(waiting, "upper")) else ""
+
+
+def rename(directory: StrPath, old: str, new: str) -> None:
+    """Makes the work, home and sandboxes of session `old` those of `new`. Idempotent; what runs in them goes on.
+
+    `GitError` when something of `new` is there that is not what was `old`'s.
+    """
+    source, target = (os.path.join(directory, "sessions", require_name(name)) for name in (old, new))
+    try:
+        os.rename(source, target)
+    except FileNotFoundError:
+        pass  # that was done before, or there never was anything
+    except OSError as error:
+        raise GitError(f"{source} cannot become {target}: {error.strerror}", hint=f"look at {target}") from error
+    standing = load_standing(directory, new)
+    if standing is not None:
+        stack = standing.workspace.renamed(os.fspath(directory), old, new)
+        if stack != standing.workspace:
+            save_standing(directory, new, standing._replace(workspace=stack))
 
 
 def discard(directory: StrPath, name: str) -> None:

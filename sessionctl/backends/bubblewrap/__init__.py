@@ -366,6 +366,17 @@ class Backend:
             trees.copy(os.path.join(own, "upper"), os.path.join(place, "upper"))
         return True
 
+    def renamed(self, old: str, new: str) -> None:
+        for id in filter(is_id, os.listdir(self._session(require_name(new)))):
+            try:
+                mark = _Mark.load(_read(self._file(new, id, "mark")), self._directory)
+            except (FileNotFoundError, ValueError, KeyError, TypeError):
+                continue  # half made, whatever it is called
+            if mark.session == old and mark.project == self._project:
+                stack = mark.workspace.renamed(self._directory, old, new)
+                mark = mark._replace(session=new, made_of=mark.made_of.called(new), workspace=stack)
+                beneath.publish(self._file(new, id, "mark"), mark.dump(self._directory))
+
     def remove(self, target: Observed) -> None:
         if not target.id:
             return  # only the session's own files are there, and they are not ours

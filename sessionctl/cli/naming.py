@@ -1,0 +1,72 @@
+"""Commands about which sessions there are and what they are called: add, adopt, rename."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from sessionctl import errors
+from sessionctl.cli.common import Command, name_option, open_project
+
+
+def _rename(args: argparse.Namespace) -> int:
+    project = open_project(args)
+    manifest = project.rename(args.name, args.new)
+    where = f", and its block in {os.path.relpath(manifest)}" if manifest else ""
+    print(f"{args.name} is {args.new} now{where}; next: sessionctl plan")
+    return errors.OK
+
+
+def _rename_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a session")
+    parser.add_argument("new", metavar="NEW", help="what it is to be called")
+
+
+def _add(args: argparse.Namespace) -> int:
+    project = open_project(args)
+    block = {key: getattr(args, key) for key in ("agent", "title") if getattr(args, key) is not None}
+    workspace = {key: getattr(args, key) for key in ("mode", "branch", "base") if getattr(args, key) is not None}
+    path, known = project.add(args.name, {**block, **({"workspace": workspace} if workspace else {})})
+    goes_on = ", as it was declared last" if known else ""
+    print(f"added {args.name} to {os.path.relpath(path)}{goes_on}; next: sessionctl plan")
+    return errors.OK
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a session")
+    parser.add_argument("--agent", metavar="NAME", help="its coding agent")
+    parser.add_argument("--title", metavar="TEXT", help="one line for people")
+    parser.add_argument("--branch", metavar="BRANCH", help="where its work lands (default: agents/NAME)")
+    parser.add_argument("--base", metavar="REF", help="what the branch is made from (default: what is checked out)")
+    parser.add_argument("--mode", metavar="MODE", help="how its workspace is made (default: clone)")
+
+
+def _adopt(args: argparse.Namespace) -> int:
+    session = open_project(args).adopt(args.name)
+    then = "sessionctl plan" if session.declared else f"sessionctl add {session.name}"
+    print(f"{session.name} is a session now, {session.status}; next: {then}")
+    return errors.OK
+
+
+COMMANDS = {
+    "add": Command(
+        _add_options,
+        _add,
+        "  sessionctl add api --agent claude\n  sessionctl add fix --base v1.2 --branch fix/crash",
+        "A block is written at the end of the manifest. A session that is there, and not declared any more, is "
+        "declared as it was.",
+    ),
+    "adopt": Command(
+        name_option,
+        _adopt,
+        "  sessionctl ls --all\n  sessionctl adopt api",
+        "It is left as it is, and all that it holds. What is half made, or not clearly one thing, is not taken on.",
+    ),
+    "rename": Command(
+        _rename_options,
+        _rename,
+        "  sessionctl rename api backend",
+        "Its work, home, sandbox and history stay, and what runs goes on. Its block in the manifest is renamed; a "
+        "branch that is not declared there becomes agents/NEW with the next apply, at the same commit.",
+    ),
+}
