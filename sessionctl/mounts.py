@@ -26,14 +26,9 @@ def refusals(mounts: Iterable[MountSpec], ours: Mapping[str, str]) -> list[str]:
 
 def unfit(source: str, ours: Mapping[str, str]) -> str:
     """Why `source`, a real path, may not be seen by a session; empty when it may. `ours` as in `refusals`."""
-    if source == "/":
-        return "is all of the host"
-    for place in _KERNEL:
-        if _holds(place, source):
-            return f"is a part of {place}"
-    for place, what in ours.items():
-        if _holds(place, source) or _holds(source, place):
-            return f"is or holds {what}" if _holds(source, place) else f"lies in {what}"
+    why = hidden(source, ours)
+    if why:
+        return why
     try:
         mode = os.lstat(source).st_mode
     except OSError as error:
@@ -42,6 +37,19 @@ def unfit(source: str, ours: Mapping[str, str]) -> str:
         return "became a symbolic link: run the command again, to see where it leads"
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
         return "is neither a directory nor a regular file"
+    return ""
+
+
+def hidden(path: str, ours: Mapping[str, str]) -> str:
+    """Why no session may have the real path `path`, whatever is there; `ours` as for `refusals`."""
+    if path == "/":
+        return "is all of the host"
+    for place in _KERNEL:
+        if _holds(place, path):
+            return f"is a part of {place}"
+    for place, what in ours.items():
+        if _holds(place, path) or _holds(path, place):
+            return f"is or holds {what}" if _holds(path, place) else f"lies in {what}"
     return ""
 
 

@@ -11,7 +11,7 @@ from sessionctl import beneath, git, history, process, secret, workspace
 from sessionctl.backends import Backend
 from sessionctl.errors import BackendError, CommandError, ConflictError, GitError
 from sessionctl.executor import Made, Step
-from sessionctl.model import Observed, Record, SessionSpec, Workspace
+from sessionctl.model import HAS_BRANCH, Observed, Record, SessionSpec, Workspace
 from sessionctl.plan import Action, Lane, Verb, unclean
 from sessionctl.store import Store
 from sessionctl.units import parse_duration
@@ -69,7 +69,7 @@ class _Steps:
         site = self.site
         owner = site.backend(spec.backend).owner
         commit, base_ref = "", ""
-        if spec.workspace.mode == "clone":
+        if spec.workspace.mode in HAS_BRANCH:
             # Existing work stays on its own commit; the plan's is for work that is still to be made.
             commit, base_ref = git.resolve(site.repository, spec.workspace.base)
             commit = lane.base or commit
@@ -186,7 +186,7 @@ class _Steps:
         target = _one(action.target)
         state = self.site.reader.look(target, lane.change.record, "full")
         home = history.only_here(os.path.join(self.site.directory, "sessions", lane.session, "home"), _injected(target))
-        reason = unclean(state, home)
+        reason = unclean(state, home, stays=history.mode_of(target) == "bind")
         if reason:
             raise ConflictError(f"{lane.session} changed since the plan was made: {reason}")
         return Made(made)
@@ -249,10 +249,11 @@ def _branch_at_rest(target: Observed, name: str) -> None:
         raise GitError(f"branch {name} cannot be made in {target.session}: {head.error or 'it has no commit yet'}")
     if git.read_ref(layers, f"refs/heads/{name}") not in (None, head.commit):
         raise GitError(f"branch {name} exists in {target.session}, at another commit")
-    info = os.stat(target.workspace.upper)
+    top = layers[0]
+    info = os.stat(top)
     owner = (info.st_uid, info.st_gid)
-    beneath.write(target.workspace.upper, f".git/refs/heads/{name}", f"{head.commit}\n".encode(), 0o644, owner)
-    beneath.write(target.workspace.upper, ".git/HEAD", f"ref: refs/heads/{name}\n".encode(), 0o644, owner)
+    beneath.write(top, f".git/refs/heads/{name}", f"{head.commit}\n".encode(), 0o644, owner)
+    beneath.write(top, ".git/HEAD", f"ref: refs/heads/{name}\n".encode(), 0o644, owner)
 
 
 def _spec(lane: Lane) -> SessionSpec:
