@@ -503,9 +503,9 @@ def outcomes_text(plan: Plan, outcomes: Sequence[Outcome], paint: Paint) -> str:
 class Progress:
     """A bar on a terminal while a plan is carried out; nothing anywhere else."""
 
-    def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
-        self._total, self._done, self._stream = total, 0, stream
-        self._on = stream.isatty() and os.environ.get("TERM") != "dumb" and total > 0
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        self._total, self._done, self._stream = total, 0, stream or sys.stderr
+        self._on = self._stream.isatty() and os.environ.get("TERM") != "dumb" and total > 0
 
     def __call__(self, lane: Lane, action: Any, result: str) -> None:
         if result != "begun":
