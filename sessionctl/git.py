@@ -685,11 +685,18 @@ def count(
 
 # --- bringing commits home ---------------------------------------------------------------------
 
-UPLOAD_PACK = (
-    *("env", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_NO_REPLACE_OBJECTS=1", "LC_ALL=C"),
-    *("git", "-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"),
-    *("-c", "core.multiPackIndex=false", "-c", "core.commitGraph=false", "upload-pack", "--strict"),
-)
+# Git waits for ever to read a pipe; an agent may have put one where it looks first.
+_UPLOAD_PACK = """
+cd "$1" || exit
+if [ -n "$(find -L HEAD packed-refs refs config shallow info -type p 2>/dev/null | head -n 1)" ]; then
+    echo "a pipe is in the place of a file of git's" >&2
+    exit 1
+fi
+export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_NO_REPLACE_OBJECTS=1 LC_ALL=C
+exec git -c "safe.directory=*" -c core.hooksPath=/dev/null -c core.fsmonitor=false \\
+    -c core.multiPackIndex=false -c core.commitGraph=false upload-pack --strict "$1"
+"""
+UPLOAD_PACK = ("sh", "-c", _UPLOAD_PACK, "sh")
 """What a backend's inspecting ``command`` must run for `fetch`; git appends the repository's path."""
 
 
