@@ -19,7 +19,22 @@ from sessionctl.beneath import StrPath
 from sessionctl.declared import Resolved, Tool, cache_directory, config_file, find, resolve, tool
 from sessionctl.diff import Change, diff
 from sessionctl.errors import BackendError, ConflictError, GitError, SessionctlError, StoreError, UsageError
-from sessionctl.model import Declaration, GitState, LimitsSpec, Observed, Record, Status, World, is_name, require_name
+from sessionctl.model import (
+    HAS_BRANCH,
+    WORKSPACE,
+    Declaration,
+    GitState,
+    LimitsSpec,
+    MountSpec,
+    Observed,
+    Record,
+    SessionSpec,
+    Status,
+    World,
+    host_path,
+    is_name,
+    require_name,
+)
 from sessionctl.plan import Plan, Policy, taken
 from sessionctl.plan import plan as make_plan
 from sessionctl.store import Entry, Store
@@ -490,11 +505,15 @@ class Project:
                 refusals += unfit
                 if not unfit:
                     warned[change.session] = tuple(mounts.warnings(spec.mounts, self.backend(spec.backend).owner))
-                if change.kind in ("create", "recreate") and spec.workspace.mode != "empty":
-                    base = spec.workspace.base
-                    if base not in resolved:
-                        resolved[base] = git.resolve(self.repository, base)
-                    bases[change.session] = self._continued(change) or resolved[base][0]
+                if change.kind in ("create", "recreate"):
+                    refusals += self._refused_workspace(spec)
+                    if spec.workspace.mode in HAS_BRANCH:
+                        base = spec.workspace.base
+                        if base not in resolved:
+                            resolved[base] = git.resolve(self.repository, base)
+                        # What an overlay shows belongs to the commit that is checked out.
+                        goes_on = self._continued(change) if spec.workspace.mode == "clone" else ""
+                        bases[change.session] = goes_on or resolved[base][0]
                 if change.kind == "create" and spec.parent:
                     refusals += self._parent_refused(spec.name, spec.parent, world)
             except (GitError, UsageError) as error:
@@ -515,6 +534,21 @@ class Project:
                 seen.append(above)
                 above = self.declared[above].data["parent"]
         return []
+
+    def _refused_workspace(self, spec: SessionSpec) -> list[str]:
+        """Why the workspace of a session that is to be made cannot be had here."""
+        declared, owner = spec.workspace, self.backend(spec.backend).owner
+        if declared.mode in ("bind", "overlay") and self.repository.bare:
+            return [f"workspace.mode: {self.repository.root} is a bare repository: it has no checkout"]
+        if declared.mode == "bind":
+            return mounts.warnings([MountSpec(self.repository.root, WORKSPACE, "rw")], owner)
+        if not declared.session_dir:
+            return []
+        from sessionctl import workspace
+
+        why = mounts.hidden(declared.session_dir, self._ours)
+        why = why or workspace.unfit_session_dir(declared.session_dir, self.repository.project, spec.name)
+        return [f"workspace.session_dir: {declared.session_dir} {why}"] if why else []
 
     @property
     def _ours(self) -> dict[str, str]:
@@ -1070,6 +1104,17 @@ class Project:
             fetched = fetched._replace(moved=tuple(head for head in fetched.moved if _is_news(head, fetched, target)))
             self.store.note(name, "fetch", git=state, moved=list(fetched.moved), branch_moved=fetched.followed)
         return fetched
+
+    def path(self, name: str) -> str:
+        """The directory of the host that is the session's workspace. `UsageError` when it is layers."""
+        target, _ = self._sandbox(name)
+        found = host_path(target)
+        if found is None:
+            raise UsageError(
+                f"the workspace of {name} is a layer over others, not a directory of the host",
+                hint="declare a session with workspace.visible = true; or look inside: sessionctl exec",
+            )
+        return found
 
     # --- images ------------------------------------------------------------------------------
 

@@ -3,7 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from sessionctl.model import NORMALISER, Declaration, Effect, Observed, Record, World, costliest, effect_of, flat
+from sessionctl.model import (
+    NORMALISER,
+    Declaration,
+    Effect,
+    Observed,
+    Record,
+    World,
+    costliest,
+    effect_of,
+    flat,
+    kind_of,
+)
 
 Kind = Literal[
     "keep",
@@ -111,6 +122,11 @@ def _change(name: str, declared: Declaration | None, seen: Sequence[Observed], w
     return _declared(change, declared, current, record)
 
 
+_SETTLED = frozenset({"workspace.base", "workspace.mode", "workspace.visible", "workspace.session_dir"})
+_LAID_OUT = frozenset({"workspace.history", "workspace.submodules", "workspace.lfs"})
+# Of a checkout that is a layer over a base, the base can be another one; one that is a plain directory is as it is.
+
+
 def _declared(change: Change, declared: Declaration, current: Observed, record: Record | None) -> Change:
     made_of = _normal(current.made_of)
     fields = _fields(made_of, declared)
@@ -118,7 +134,9 @@ def _declared(change: Change, declared: Declaration, current: Observed, record: 
     pending = bool(declared.data["setup"]) and (record is None or record.setup != current.id)
     change = change._replace(fields=fields, setup=pending and wants_running)
 
-    fixed = [field.path for field in fields if field.path in ("workspace.base", "workspace.mode")]
+    layered = kind_of(declared.data["workspace"]) in ("clone", "overlay")
+    settled = _SETTLED if layered else _SETTLED | _LAID_OUT
+    fixed = [field.path for field in fields if field.path in settled]
     if fixed:
         # The work stands on it: there is nothing that carries uncommitted files to another base.
         return change._replace(
@@ -182,7 +200,7 @@ def _normal(made_of: Declaration | None) -> Declaration:
 def _fields(before: Declaration, after: Declaration) -> tuple[FieldChange, ...]:
     if before.digests == after.digests:
         return ()
-    old, new = flat(before.data), flat(after.data)
+    old, new = flat(before.spec.data()), flat(after.data)  # what an earlier release wrote lacks what came later
     paths = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
     return tuple(FieldChange(path, old.get(path), new.get(path), effect_of(path)) for path in paths)
 

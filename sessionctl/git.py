@@ -638,10 +638,14 @@ def _script(body: str, commit: str, since: str = "", tip: str = "") -> tuple[str
     return ("sh", "-c", names + _PRIVATE + body, "sh", WORKSPACE, OBJECTS, BASE, str(_PART_LIMIT), commit, since, tip)
 
 
-def full_status(inside: Inside, head: GitState, upper_paths: Sequence[str]) -> tuple[bool | None, tuple[str, ...], str]:
+def full_status(
+    inside: Inside, head: GitState, upper_paths: Sequence[str], frozen: Sequence[str] = ()
+) -> tuple[bool | None, tuple[str, ...], str]:
     """Whether the workspace holds anything that no commit does, the first ten such paths, and why not known.
 
-    `head` is what `read_head` gave, `upper_paths` everything in the session's upper, relative to it.
+    `head` is what `read_head` gave, `upper_paths` everything in the session's upper, relative to it, and
+    `frozen` everything in a layer between it and the base layer, which was there before the session was:
+    that alone makes nothing dirty.
     Counts as dirty: changed, staged, deleted, untracked and ignored files, and repositories nested
     in the tree. None when git failed, said anything unexpected, or when a submodule was worked in.
     A file kept by LFS that the agent changed is dirty although committed: no commit holds its content.
@@ -654,15 +658,18 @@ def full_status(inside: Inside, head: GitState, upper_paths: Sequence[str]) -> t
     if head.commit is None:
         return None, (), head.error or "no commit is checked out"
     paths = [os.fsencode(path) for path in upper_paths]
+    compared = {*paths, *map(os.fsencode, frozen)}
     nested = [path for path in paths if b"/.git/" in path or path.endswith(b"/.git")]
     outside = [path for path in paths if path != b".git" and not path.startswith(b".git/")]
     try:
-        done = inside(_script(_STATUS, head.commit), b"".join(path + b"\0" for path in outside if path not in nested))
+        listed = sorted(path for path in compared if not _GIT_PATH.search(path))
+        done = inside(_script(_STATUS, head.commit), b"".join(path + b"\0" for path in listed))
         said = printable(done.stderr.decode("utf-8", "backslashreplace").strip()[:500])
         if done.code:
             return None, (), f"git status inside: {said or f'exit code {done.code}'}"
         status, staged, links = _sections(done.stdout)
-        found = [*_status_paths(status), *_raw_paths(staged), *nested]
+        shown = _touched(_status_paths(status), outside) if frozen else _status_paths(status)
+        found = [*shown, *_raw_paths(staged), *nested]
         submodules = tuple(_link_paths(links))
     except CommandError as error:
         return None, (), printable(f"git status inside: {error}")
@@ -680,6 +687,16 @@ def full_status(inside: Inside, head: GitState, upper_paths: Sequence[str]) -> t
     if not all(path.endswith(b"/index") for path in written):
         return None, (), "a submodule's repository was written to; it is not looked into"
     return False, (), ""
+
+
+_GIT_PATH = re.compile(rb"(^|/)\.git(/|$)")
+
+
+def _touched(shown: Iterable[bytes], written: Sequence[bytes]) -> list[bytes]:
+    """Those of `shown`, where a directory ends in ``/``, that are among `written` or hold something that is."""
+    plain = set(written)
+    above = {path[:at] for path in written for at, char in enumerate(path) if char == 0x2F}
+    return [path for path in shown if path.rstrip(b"/") in (above if path.endswith(b"/") else plain)]
 
 
 def _sections(output: bytes) -> tuple[bytes, bytes, bytes]:
@@ -751,11 +768,18 @@ def count(
 
 # --- bringing commits home ---------------------------------------------------------------------
 
-UPLOAD_PACK = (
-    *("env", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_NO_REPLACE_OBJECTS=1", "LC_ALL=C"),
-    *("git", "-c", "safe.directory=*", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"),
-    *("-c", "core.multiPackIndex=false", "-c", "core.commitGraph=false", "upload-pack", "--strict"),
-)
+# Git waits for ever to read a pipe; an agent may have put one where it looks first.
+_UPLOAD_PACK = """
+cd "$1" || exit
+if [ -n "$(find -L HEAD packed-refs refs config shallow info -type p 2>/dev/null | head -n 1)" ]; then
+    echo "a pipe is in the place of a file of git's" >&2
+    exit 1
+fi
+export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_NO_REPLACE_OBJECTS=1 LC_ALL=C
+exec git -c "safe.directory=*" -c core.hooksPath=/dev/null -c core.fsmonitor=false \\
+    -c core.multiPackIndex=false -c core.commitGraph=false upload-pack --strict "$1"
+"""
+UPLOAD_PACK = ("sh", "-c", _UPLOAD_PACK, "sh")
 """What a backend's inspecting ``command`` must run for `fetch`; git appends the repository's path."""
 
 

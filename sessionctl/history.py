@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sessionctl import beneath, git, process, workspace
 from sessionctl.backends import Backend
 from sessionctl.errors import GitError, SessionctlError
-from sessionctl.model import GitState, Observed, Record
+from sessionctl.model import GitState, Observed, Record, Workspace
 
 Depth = Literal["head", "counts", "changes", "full"]
 """How far to look: branch and commit, as files · also ahead, behind and unpushed, if they moved ·
@@ -43,6 +43,8 @@ class Reader:
         stands_on = observed.workspace
         if stands_on is None:
             return GitState(error="its sandbox is not whole")
+        if mode_of(observed) == "bind":
+            return self._host_checkout()
         if not stands_on.commit:
             return self._without_git(stands_on.upper, known, depth)
         head = git.read_head(workspace.layers(stands_on))
@@ -54,12 +56,14 @@ class Reader:
         if depth in ("counts", "changes", "full"):
             state = self._count(observed, state, stands_on.commit, again=depth == "full")
         if depth in ("changes", "full"):
-            state = self._changes(observed, state, stands_on.upper, again=depth == "full")
+            state = self._changes(observed, state, stands_on, again=depth == "full")
         return state
 
     def born(self, observed: Observed) -> GitState:
         """The git state of a session that was just made, and in which nothing has run yet."""
         stands_on = observed.workspace
+        if mode_of(observed) == "bind":
+            return self._host_checkout()
         if stands_on is None or not stands_on.commit:
             return GitState()
         head = git.read_head(workspace.layers(stands_on))
@@ -69,7 +73,8 @@ class Reader:
         state = head._replace(ahead=0, behind=behind, unpushed=0, against=against)
         if observed.made_of is None or observed.made_of.data["workspace"]["include"]:
             return state
-        return state._replace(dirty=False, seen=workspace.fingerprint(stands_on.upper), dirty_at=self._clock())
+        seen = workspace.fingerprint(*workspace.written(stands_on))
+        return state._replace(dirty=False, seen=seen, dirty_at=self._clock())
 
     def base_tip(self, observed: Observed) -> str | None:
         """The commit at which the declared base of the session is now; None when the host has no such ref."""
@@ -112,14 +117,20 @@ class Reader:
     def _against(self, tip: str | None) -> str:
         return f"{tip or '-'} {self._refs.fingerprint}"
 
-    def _changes(self, observed: Observed, state: GitState, upper: str, *, again: bool) -> GitState:
-        seen = workspace.fingerprint(upper)
+    def _host_checkout(self) -> GitState:
+        # What is in it is the user's own, and is not lost with a session: whether it is dirty is not asked.
+        branch, commit = git.host_head(self._repository, self._refs.tips)
+        return GitState(branch=branch or None, commit=commit)
+
+    def _changes(self, observed: Observed, state: GitState, stands_on: Workspace, *, again: bool) -> GitState:
+        seen = workspace.fingerprint(*workspace.written(stands_on))
         if not again and seen and seen == state.seen and state.dirty is not None:
             return state
         if not seen and not again:
             return state._replace(dirty=None, changes=(), seen="", dirty_at=None)
-        paths = [entry.path for entry in beneath.walk(upper)]
-        dirty, changes, error = git.full_status(self.inside(observed), state, paths)
+        paths = [entry.path for entry in beneath.walk(stands_on.upper)]
+        frozen = [entry.path for layer in stands_on.lower[1:] for entry in beneath.walk(layer)]
+        dirty, changes, error = git.full_status(self.inside(observed), state, paths, frozen)
         if dirty is None:
             return state._replace(dirty=None, changes=(), seen="", dirty_at=None, error=error)
         at = self._clock() if (dirty, changes, seen) != (state.dirty, state.changes, state.seen) else state.dirty_at
@@ -132,6 +143,11 @@ class Reader:
         changes = tuple(git.printable(path) for path in paths[:10])
         at = known.dirty_at if (known.dirty, known.changes) == (bool(paths), changes) else self._clock()
         return GitState(dirty=bool(paths), changes=changes, unpushed=0, dirty_at=at)
+
+
+def mode_of(observed: Observed) -> str:
+    """The mode of the workspace that a sandbox was made with; empty when it is half made."""
+    return str(observed.made_of.data["workspace"]["mode"]) if observed.made_of is not None else ""
 
 
 def _holds(state: GitState, against: str) -> bool:

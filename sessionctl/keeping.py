@@ -118,15 +118,12 @@ def _require_ours(site: Site, target: Observed) -> None:
 
 def _copied(site: Site, target: Observed, made: str) -> Mapping[PART, trees.Measure | None]:
     """Copies the files of `target` into the directory `made`; what was copied, by part."""
-    assert target.workspace is not None
     watch = _Watch(site, f"{target.session}: copied")
-    os.mkdir(os.path.join(made, "work"), 0o700)
-    parts: dict[PART, trees.Measure | None] = {
-        "work": trees.copy(target.workspace.upper, os.path.join(made, "work", "upper"), on=watch)
-    }
-    home = os.path.join(site.directory, "sessions", target.session, "home")
+    session = os.path.join(site.directory, "sessions", target.session)
+    work, home = os.path.join(session, "work"), os.path.join(session, "home")
+    parts: dict[PART, trees.Measure | None] = {"work": _copy("work", work, os.path.join(made, "work"), watch)}
     if os.path.lexists(home):
-        parts["home"] = trees.copy(home, os.path.join(made, "home"), on=watch)
+        parts["home"] = _copy("home", home, os.path.join(made, "home"), watch)
     if site.backend(target.backend).freeze(target, os.path.join(made, "root")):
         parts["root"] = trees.measure(_tree(made, "root"))
     return parts
@@ -136,7 +133,7 @@ def _verify(site: Site, name: str, made: str, parts: Mapping[PART, trees.Measure
     """`StoreError` unless what lies in `made` has the measures of `parts`, all of it read."""
     watch = _Watch(site, f"{name}: verified")
     for part, wanted in parts.items():
-        if wanted is not None and trees.measure(_tree(made, part), on=watch) != wanted:
+        if wanted is not None and trees.measure(_tree(made, part), without=_without(part), on=watch) != wanted:
             raise StoreError(
                 f"the copy of the {snapshots.SHOWN[part]} of {name} is not what was copied",
                 hint="look at the disk: dmesg | tail",
@@ -145,7 +142,19 @@ def _verify(site: Site, name: str, made: str, parts: Mapping[PART, trees.Measure
 
 def _tree(where: str, part: PART) -> str:
     """The directory that a part's digest is taken of."""
-    return os.path.join(where, part) if part == "home" else os.path.join(where, part, "upper")
+    return os.path.join(where, part, "upper") if part == "root" else os.path.join(where, part)
+
+
+_SCRATCH = "scratch"
+"""What overlayfs works in, beside an upper layer. It holds nothing while that is not mounted."""
+
+
+def _without(part: PART) -> str:
+    return _SCRATCH if part == "work" else ""
+
+
+def _copy(part: PART, source: str, target: str, watch: trees.Watcher) -> trees.Measure:
+    return trees.copy(source, target, without=_without(part), on=watch)
 
 
 def _settle(directory: str) -> None:
@@ -212,9 +221,9 @@ def restore(site: Site, name: str, snapshot: Snapshot, parts: Sequence[PART] = P
         where = snapshots.place(site.directory, snapshot.session, snapshot.id)
         found: dict[PART, trees.Measure | None] = {}
         for part in wanted:
-            if part != "home":
+            if part == "root":
                 os.mkdir(os.path.join(staged, part), 0o700)
-            found[part] = trees.copy(_tree(where, part), _tree(staged, part), on=_Watch(site, f"{name}: copied"))
+            found[part] = _copy(part, _tree(where, part), _tree(staged, part), _Watch(site, f"{name}: copied"))
             if snapshot.parts[part] not in (None, found[part]):
                 raise StoreError(
                     f"the {snapshots.SHOWN[part]} of snapshot {snapshot.id} is not what it was when it was made",
@@ -449,15 +458,19 @@ def seed(site: Site, spec: SessionSpec, parent: str, snapshot: Snapshot | None =
                 parts = _copied(site, target, made)
         else:
             where = snapshots.place(site.directory, snapshot.session, snapshot.id)
-            for part in set(snapshot.parts) - {"home"}:
-                os.mkdir(os.path.join(made, part), 0o700)
-            parts = {part: trees.copy(_tree(where, part), _tree(made, part)) for part in snapshot.parts}
+            if "root" in snapshot.parts:
+                os.mkdir(os.path.join(made, "root"), 0o700)
+            watch = _Watch(site, f"{name}: copied")
+            parts = {part: _copy(part, _tree(where, part), _tree(made, part), watch) for part in snapshot.parts}
             wrong = [part for part in parts if snapshot.parts[part] not in (None, parts[part])]
             if wrong:
                 raise StoreError(f"the {wrong[0]} of snapshot {snapshot.id} is not what it was when it was made")
         standing = Standing.from_data(told.standing, site.directory).of(site.directory, name)
         if commit and standing.workspace.commit:
-            git.write_branch(os.path.join(made, "work", "upper"), spec.workspace.branch, commit)
+            top = os.path.relpath(
+                workspace.layers(standing.workspace)[0], os.path.join(site.directory, "sessions", name)
+            )
+            git.write_branch(os.path.join(made, top), spec.workspace.branch, commit)
         sources: dict[PART, str] = {part: f"snapshots/{name}/{os.path.basename(made)}/{part}" for part in parts}
         _prepare_places(site, backend.owner, name, standing, sources)
         nothing = told._replace(session=name, id=site.new_id(), parts=dict.fromkeys(parts))

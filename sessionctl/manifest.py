@@ -39,6 +39,7 @@ from sessionctl.declared import FILE, remembered
 from sessionctl.errors import ImageError, ManifestError, Problem, UntrustedError, UsageError
 from sessionctl.locate import Document, Key, dotted, load_document, parse_document
 from sessionctl.model import (
+    HAS_BRANCH,
     HOME,
     WORKSPACE,
     Declaration,
@@ -49,6 +50,7 @@ from sessionctl.model import (
     WorkspaceSpec,
     flat,
     is_name,
+    kind_of,
     require_name,
 )
 from sessionctl.units import parse_duration, parse_size
@@ -77,9 +79,18 @@ NOT_YET: Mapping[str, frozenset[str]] = {
 NOT_YET_VALUES: Mapping[str, str] = {
     "network": r"allow",
     "network.mode": r"allow",
-    "workspace.mode": r"bind|overlay|worktree",
+    "workspace.mode": r"worktree",
 }
 """The same for values: what of an enumeration matches."""
+
+MEANINGLESS: Mapping[str, tuple[str, ...]] = {
+    "clone": ("session_dir",),
+    "visible": ("submodules",),
+    "overlay": ("base", "include", "submodules", "visible", "session_dir"),
+    "bind": ("branch", "base", "include", "history", "submodules", "lfs", "visible", "session_dir"),
+    "empty": ("branch", "base", "include", "history", "submodules", "lfs", "visible", "session_dir"),
+}
+"""Per kind of workspace (`model.kind_of`) the keys of its table that say nothing there."""
 
 
 # --- rules for one value -----------------------------------------------------------------------
@@ -112,6 +123,12 @@ def _name(text: str) -> str:
         return require_name(text)
     except UsageError as error:
         raise wrong(str(error), error.hint) from None
+
+
+def _session_dir(text: str) -> str:
+    if not text.strip():
+        raise wrong("names no directory")
+    return _no_nul(_label(text))
 
 
 def _known(kind: plugins.Kind) -> AfterValidator:
@@ -323,9 +340,10 @@ class NetworkTable(_Table):
 class WorkspaceTable(_Table):
     """The git checkout that the agent works on, at /workspace."""
 
-    mode: Literal["clone", "empty"] = Field(
+    mode: Literal["clone", "overlay", "bind", "empty"] = Field(
         default="clone",
-        description="clone: a checkout of its own that borrows the repository's objects; empty: no git at all.",
+        description="clone: a checkout of its own that borrows the repository's objects; overlay: the same, with a "
+        "copy of what your checkout has beside its commit; bind: your own checkout; empty: no git at all.",
     )
     branch: Annotated[str, AfterValidator(_branch)] = Field(
         default="agents/{name}", description="Where the session's work lands. {name} is the session's name."
@@ -343,6 +361,14 @@ class WorkspaceTable(_Table):
     )
     submodules: bool = Field(default=False, description="Whether submodules are checked out.")
     lfs: bool = Field(default=False, description="Whether git-lfs files are checked out instead of their pointers.")
+    visible: bool = Field(
+        default=False, description="Of a clone: whether its files are an ordinary directory, for an editor to open."
+    )
+    session_dir: Annotated[str, AfterValidator(_session_dir)] = Field(
+        default="",
+        description="A new or empty directory that the files of a visible clone are put in, below the session's name. "
+        "{name} is that name. Empty: the state directory.",
+    )
 
 
 _Size = Annotated[str, AfterValidator(_size), _text(r"^[0-9]+(\.[0-9]+)?([kMGT]B|[KMGT]iB)$")]
@@ -948,6 +974,7 @@ class _Judge:
         self.untrusted: list[Problem] = []
         self.declared: dict[str, Declaration] = {}
         self.origins: dict[str, dict[str, str]] = {}
+        self.session_dirs: dict[str, str] = {}
         self.branches: dict[str, tuple[str, _Value]] = {}
         """Which session has it, and where that is said."""
         self.inputs: dict[str, None] = {}
@@ -1010,6 +1037,13 @@ class _Judge:
         workspace = table("workspace")
         workspace["branch"] = workspace["branch"].replace("{name}", name)
         workspace["include"] = tuple(workspace["include"])
+        if workspace["session_dir"]:
+            given = values["workspace.session_dir"]
+            workspace["session_dir"] = place = self.leads(workspace["session_dir"].replace("{name}", name), given)
+            if place in self.session_dirs:
+                both = f"{self.session_dirs[place]} and {name}"
+                self.problems.append(given.problem(f"{_quoted(place)} would be the directory of both {both}"))
+            self.session_dirs[place] = name
         if workspace["branch"]:
             self.branch(name, workspace["branch"], values["workspace.branch"])
         spec = SessionSpec(
@@ -1047,17 +1081,19 @@ class _Judge:
                     self.problems.append(values[key].problem(message, *(() if number is None else (number,))))
 
     def workspace(self, name: str, values: dict[str, _Value]) -> None:
-        """With mode ``empty``, what is said of git elsewhere is dropped, and what is said beside it refused."""
-        mode = values["workspace.mode"]
-        if mode.value != "empty":
-            return
+        """What has no meaning with the mode is dropped when it is said elsewhere, and refused when it is beside it."""
+        mode, visible = values["workspace.mode"], values["workspace.visible"]
+        kind = kind_of({"mode": mode.value, "visible": visible.value and mode.value == "clone"})
+        decides = visible if kind == "visible" else mode
         built_in = _built_in()
-        for path, given in values.items():
-            if path.startswith("workspace.") and given is not mode:
-                if given.source.rank >= mode.source.rank:
-                    self.problems.append(given.problem(f"has no meaning with mode empty, which {name} has"))
-                values[path] = built_in[path]
-        values["workspace.branch"] = built_in["workspace.branch"]._replace(value="")
+        for key in MEANINGLESS[kind]:
+            path = f"workspace.{key}"
+            given = values[path]
+            if given.source.rank and given.source.rank >= decides.source.rank:
+                self.problems.append(given.problem(f"has no meaning with {_said_kind(kind)}, which {name} has"))
+            values[path] = built_in[path]
+        if kind not in HAS_BRANCH:
+            values["workspace.branch"] = built_in["workspace.branch"]._replace(value="")
 
     def environment(self, values: dict[str, _Value]) -> None:
         variables = {path: value for path, value in values.items() if path.startswith("env.")}
@@ -1200,6 +1236,10 @@ def _pinned(reference: images.Reference) -> images.Pinned:
         return images.pin(reference)
     # All of it must be read for its digest; of one that did not change that is known.
     return images.Pinned(remembered(reference.path, lambda: images.pin(reference).digest), (reference.path,))
+
+
+def _said_kind(kind: str) -> str:
+    return {"visible": "visible = true", "clone": "visible = false"}.get(kind, f"mode {kind}")
 
 
 def _host_path(text: str, value: _Value) -> str:

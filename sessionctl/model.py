@@ -16,6 +16,25 @@ Effect = Literal["in-place", "restart", "replace"]
 State = Literal["running", "stopped"]
 Status = Literal["running", "stopped", "partial", "gone", "unknown"]
 
+ISOLATES: Mapping[str, str] = {
+    "clone": "a checkout of its own",
+    "visible": "a checkout of its own, in a directory of the host",
+    "overlay": "a copy of your checkout",
+    "bind": "your own checkout, in which only .git and sessions.toml are read-only",
+    "empty": "a directory of its own, without git",
+}
+"""What an agent works on, and so what it can write of the user's, by kind of workspace (`kind_of`)."""
+
+
+HAS_BRANCH = ("clone", "visible", "overlay")
+"""The kinds of workspace that have a repository and a branch of their own."""
+
+
+def kind_of(workspace: Mapping[str, Any]) -> str:
+    """The kind of a declared workspace, given in its JSON form: its mode, or ``visible``."""
+    return "visible" if workspace.get("visible") else str(workspace["mode"])
+
+
 WORKSPACE = "/workspace"
 """Where the workspace is mounted in every sandbox."""
 HOME = "/home/agent"
@@ -47,6 +66,8 @@ EFFECT: Mapping[str, Effect] = {
     "workspace.submodules": "replace",
     "workspace.lfs": "replace",
     "workspace.base": "replace",
+    "workspace.visible": "replace",
+    "workspace.session_dir": "replace",
     "network": "restart",
     "mounts": "restart",
     "workspace.include": "restart",  # files go into the upper layer: only the sandbox may write it while it is mounted
@@ -122,6 +143,10 @@ class WorkspaceSpec(NamedTuple):
     """``shared``: the repository's objects are mounted read-only; ``own``: the branch's only."""
     submodules: bool = False
     lfs: bool = False
+    visible: bool = False
+    """Of a clone: whether its files are an ordinary directory of the host."""
+    session_dir: str = ""
+    """Of a visible clone: the real path of the directory that its files are put in; empty: the state directory."""
 
 
 class FileSpec(NamedTuple):
@@ -416,6 +441,12 @@ class Observed(NamedTuple):
     """Injected files that both the agent and the manifest changed: they were not written."""
     not_enforced: tuple[str, ...] = ()
     """Declared limits, such as ``memory``, that do not hold here as they are declared."""
+
+
+def host_path(observed: Observed | None) -> str | None:
+    """The directory of the host in which a sandbox's workspace can be opened; None when there is none."""
+    stands_on = observed.workspace if observed is not None else None
+    return stands_on.upper if stands_on is not None and not stands_on.lower else None
 
 
 class GitState(NamedTuple):

@@ -27,14 +27,9 @@ def refusals(mounts: Iterable[MountSpec], ours: Mapping[str, str], read_only: Ma
 
 def unfit(source: str, ours: Mapping[str, str]) -> str:
     """Why `source`, a real path, may not be seen by a session; empty when it may. `ours` as in `refusals`."""
-    if source == "/":
-        return "is all of the host"
-    for place in _KERNEL:
-        if _holds(place, source):
-            return f"is a part of {place}"
-    for place, what in ours.items():
-        if _holds(place, source) or _holds(source, place):
-            return f"is or holds {what}" if _holds(source, place) else f"lies in {what}"
+    why = hidden(source, ours)
+    if why:
+        return why
     try:
         mode = os.lstat(source).st_mode
     except OSError as error:
@@ -50,6 +45,19 @@ def _written(source: str, read_only: Mapping[str, str]) -> str:
     for place, what in read_only.items():
         if _holds(source, place):
             return f"is or holds {what}, which no session may write: mount it with mode ro, or another directory"
+    return ""
+
+
+def hidden(path: str, ours: Mapping[str, str]) -> str:
+    """Why no session may have the real path `path`, whatever is there; `ours` as for `refusals`."""
+    if path == "/":
+        return "is all of the host"
+    for place in _KERNEL:
+        if _holds(place, path):
+            return f"is a part of {place}"
+    for place, what in ours.items():
+        if _holds(place, path) or _holds(path, place):
+            return f"is or holds {what}" if _holds(path, place) else f"lies in {what}"
     return ""
 
 

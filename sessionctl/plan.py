@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from sessionctl.diff import Change, Kind, in_sync
-from sessionctl.model import GitState, Observed, World
+from sessionctl.model import HAS_BRANCH, ISOLATES, GitState, Observed, World, kind_of
 from sessionctl.units import duration
 
 Verb = Literal[
@@ -190,6 +190,7 @@ def taken(data: Mapping[str, Any]) -> tuple[str, ...]:
         *secrets_taken(data),
         *(f"files.{each['path']}: {each['source']}" for each in data["files"] if each.get("outside")),
         *([f"image: {data['image']}"] if data.get("image_outside") else []),
+        *_taken_by_workspace(data["workspace"]),
     )
 
 
@@ -197,6 +198,15 @@ def secrets_taken(data: Mapping[str, Any], but: Iterable[str] = ()) -> tuple[str
     """The lines of `taken` that are about secrets, without those of the variables `but`."""
     secrets = {name: value for name, value in data["env"].items() if not isinstance(value, str)}
     return tuple(f"env.{name}: {_secret(value)}" for name, value in secrets.items() if name not in set(but))
+
+
+def _taken_by_workspace(workspace: Mapping[str, Any]) -> Iterable[str]:
+    if workspace["mode"] == "bind":
+        yield "workspace.mode: your own checkout, writable but for .git and sessions.toml"
+    if workspace["mode"] == "overlay":
+        yield "workspace.mode: a copy of your checkout, with its untracked and ignored files"
+    if workspace.get("session_dir"):
+        yield f"workspace.session_dir: {workspace['session_dir']}, a directory for its files"
 
 
 def _secret(source: Mapping[str, str]) -> str:
@@ -356,11 +366,13 @@ def _drop(spare: Sequence[Observed]) -> Iterable[Action]:
 def _workspace(change: Change) -> str:
     assert change.declared is not None
     workspace = change.declared.data["workspace"]
+    kind = kind_of(workspace)
     if change.kind == "create" and change.declared.data.get("parent"):
         return f"a copy of {change.declared.data['parent']}'s, on branch {workspace['branch']}"
-    if workspace["mode"] != "clone":
-        return f"{workspace['mode']}"
-    return f"branch {workspace['branch']} from {workspace['base'] or 'the checked-out commit'}"
+    if kind not in HAS_BRANCH:
+        return f"{kind}: {ISOLATES[kind]}"
+    branch = f"branch {workspace['branch']} from {workspace['base'] or 'the checked-out commit'}"
+    return branch if kind == "clone" else f"{kind}: {ISOLATES[kind]}, {branch}"
 
 
 def _setup(change: Change) -> str:
@@ -376,7 +388,7 @@ def _paths(change: Change) -> str:
 def _warnings(change: Change, world: World, takes: Sequence[str]) -> tuple[str, ...]:
     assert change.declared is not None
     workspace = change.declared.data["workspace"]
-    shared = workspace["mode"] == "clone" and workspace["history"] == "shared"
+    shared = workspace["mode"] in HAS_BRANCH and workspace["history"] == "shared"
     warnings = []
     if shared and (change.kind == "create" or any(field.path == "workspace.history" for field in change.fields)):
         warnings.append("every object of the repository can be read inside (workspace.history is shared)")
@@ -431,14 +443,21 @@ def _kept(change: Change, world: World, policy: Policy) -> str:
         return "no sandbox of it is whole, so its work cannot be read: put the block back and apply"
     if change.record and change.record.corrupt:
         return f"its record is corrupt: {change.record.corrupt}"
-    return unclean(world.git.get(change.session), world.homes.get(change.session)) or _in_use(change, world, policy)
+    stays = made_of is not None and made_of.data["workspace"]["mode"] == "bind"
+    reason = unclean(world.git.get(change.session), world.homes.get(change.session), stays=stays)
+    return reason or _in_use(change, world, policy)
 
 
-def unclean(git: GitState | None, home: Sequence[str] | None) -> str:
+def unclean(git: GitState | None, home: Sequence[str] | None, *, stays: bool = False) -> str:
     """Why a workspace and a home may hold work that is nowhere else; empty when they provably do not.
 
-    Asked when the plan is made, and again under the lock before anything goes.
+    Asked when the plan is made, and again under the lock before anything goes. With `stays` the
+    workspace is not removed with its session, and nobody asks what it holds.
     """
+    return ("" if stays else _unclean_workspace(git)) or _unclean_home(home)
+
+
+def _unclean_workspace(git: GitState | None) -> str:
     if git is None:
         return "its workspace was not looked at"
     if git.error:
@@ -453,6 +472,10 @@ def unclean(git: GitState | None, home: Sequence[str] | None) -> str:
     if git.unpushed:
         commits = f"{git.unpushed} commit{'s' * (git.unpushed > 1)}"
         return f"{commits} that no host branch, remote or fetched ref holds: sessionctl fetch"
+    return ""
+
+
+def _unclean_home(home: Sequence[str] | None) -> str:
     if home is None:
         return "its home was not looked at"
     if home:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from sessionctl.model import ISOLATES, host_path, kind_of
 from sessionctl.units import duration, size
 
 if TYPE_CHECKING:
@@ -282,6 +283,8 @@ def session_data(session: Session) -> dict[str, Any]:
         "image_digest": data.get("image_digest") or None,
         "network": made_of.get("network"),
         "mounts": made_of.get("mounts", []),
+        "workspace": kind_of(made_of["workspace"]) if made_of.get("workspace") else None,
+        "path": host_path(observed),
         "title": data.get("title") or None,
         "tags": data.get("tags", []),
         "metadata": data.get("metadata", {}),
@@ -321,7 +324,8 @@ def sessions_text(sessions: Sequence[Session], now: float, paint: Paint) -> str:
         shown = "not made" if s.status == "gone" and s.record is None else s.status
         colour = {"running": "green", "stopped": "yellow"}.get(shown, "dim" if shown == "not made" else "red")
         mark = "stray" if s.stray else "" if s.declared else "retained"
-        notes = [mark, *(["record corrupt"] if s.record and s.record.corrupt else [])]
+        kind = kind_of(_made_of(s)["workspace"]) if _made_of(s) else "clone"
+        notes = [mark, kind if kind != "clone" else "", *(["record corrupt"] if s.record and s.record.corrupt else [])]
         if s.observed and s.observed.not_enforced:
             notes.append(f"not enforced: {', '.join(s.observed.not_enforced)}")
         notes.append(s.data.get("title", ""))
@@ -430,6 +434,11 @@ def status_text(session: Session, files: Mapping[str, str], events: Sequence[Ent
         lines.append(("stopped by hand", moment(record.stopped_at) or ""))
     image = f"image {printable(str(data.get('image')))}"
     lines.append(("backend", f"{data.get('backend')}, {image}, network {made_of.get('network')}"))
+    if made_of.get("workspace"):
+        kind = kind_of(made_of["workspace"])
+        lines.append(("workspace", f"{kind}: {ISOLATES[kind]}"))
+    if path := host_path(observed):
+        lines.append(("", printable(path)))
     lines += [("mount", printable(f"{m['path']} is {m['source']}, {m['mode']}")) for m in made_of.get("mounts", [])]
     if data.get("agent"):
         lines.append(("agent", f"{data['agent']} (not started: sessionctl does not start agents yet)"))
@@ -601,9 +610,9 @@ def outcomes_text(plan: Plan, outcomes: Sequence[Outcome], paint: Paint) -> str:
 class Progress:
     """A bar on a terminal while a plan is carried out; nothing anywhere else."""
 
-    def __init__(self, total: int, stream: TextIO = sys.stderr) -> None:
-        self._total, self._done, self._stream = total, 0, stream
-        self._on = stream.isatty() and os.environ.get("TERM") != "dumb" and total > 0
+    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+        self._total, self._done, self._stream = total, 0, stream or sys.stderr
+        self._on = self._stream.isatty() and os.environ.get("TERM") != "dumb" and total > 0
 
     def __call__(self, lane: Lane, action: Any, result: str) -> None:
         if result != "begun":

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from sessionctl import git, history, identity, keeping, process, secret, workspace
 from sessionctl.errors import BackendError, CommandError, ConflictError, GitError
 from sessionctl.executor import Made, Step
-from sessionctl.model import Observed, Record, SessionSpec, Workspace
+from sessionctl.model import HAS_BRANCH, Observed, Record, SessionSpec, Workspace
 from sessionctl.plan import Action, Lane, Verb, unclean
 from sessionctl.site import Site
 from sessionctl.units import parse_duration
@@ -65,7 +65,7 @@ class _Steps:
         if spec.parent and lane.change.kind == "create" and not workspace.is_there(site.directory, spec.name):
             keeping.seed(site, spec, spec.parent)
         commit, base_ref = "", ""
-        if spec.workspace.mode == "clone":
+        if spec.workspace.mode in HAS_BRANCH:
             # Existing work stays on its own commit; the plan's is for work that is still to be made.
             commit, base_ref = git.resolve(site.repository, spec.workspace.base)
             commit = lane.base or commit
@@ -187,7 +187,7 @@ class _Steps:
         target = _one(action.target)
         state = self.site.reader.look(target, lane.change.record, "full")
         home = history.only_here(os.path.join(self.site.directory, "sessions", lane.session, "home"), _injected(target))
-        reason = unclean(state, home)
+        reason = unclean(state, home, stays=history.mode_of(target) == "bind")
         if reason:
             raise ConflictError(f"{lane.session} changed since the plan was made: {reason}")
         return Made(made)
@@ -258,7 +258,7 @@ def _branch_at_rest(target: Observed, name: str) -> None:
         raise GitError(f"branch {name} cannot be made in {target.session}: {head.error or 'it has no commit yet'}")
     if git.read_ref(layers, f"refs/heads/{name}") not in (None, head.commit):
         raise GitError(f"branch {name} exists in {target.session}, at another commit")
-    git.write_branch(target.workspace.upper, name, head.commit)
+    git.write_branch(layers[0], name, head.commit)
 
 
 def _renaming(lane: Lane) -> identity.Rename:

@@ -120,13 +120,9 @@ def _exchange(directory: str, session: str, kept: str, part: PART, wanted: Switc
         return
     if os.path.lexists(here) and not os.path.lexists(there):
         os.rename(here, there)
-    if part == "work":
-        if wanted.standing is None:
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(session, "workspace.json"))
-        else:
-            content = json.dumps(wanted.standing).encode()
-            beneath.publish(os.path.join(session, "workspace.json"), content)
+    if part == "work" and wanted.standing is not None:  # else it goes with the last of the session, which has to know
+        content = json.dumps(wanted.standing).encode()
+        beneath.publish(os.path.join(session, "workspace.json"), content)
     if source:
         os.makedirs(os.path.dirname(here), 0o700, exist_ok=True)
         os.rename(source, here)

@@ -38,18 +38,21 @@ class Measure(NamedTuple):
     """Bytes of content, holes left out."""
 
 
-def measure(root: str, *, on: Watcher | None = None) -> Measure:
-    """The measure of the tree at `root`, all of it read. `OSError` names what cannot be read."""
-    return _Pass(root, None, on).run()
+def measure(root: str, *, without: str = "", on: Watcher | None = None) -> Measure:
+    """The measure of the tree at `root`, all of it read, but for the name `without` in `root` itself.
+
+    `OSError` names what cannot be read.
+    """
+    return _Pass(root, None, without, on).run()
 
 
-def copy(root: str, target: str, *, on: Watcher | None = None) -> Measure:
-    """Copies the tree at `root` to `target`, which must not be there, and gives its measure.
+def copy(root: str, target: str, *, without: str = "", on: Watcher | None = None) -> Measure:
+    """Copies the tree at `root` to `target`, which must not be there, and gives its measure; see `measure`.
 
     `target` stands in a directory that no agent can write. When this fails, what was made of it stays, for
     `beneath.remove_tree`. `OSError` names what cannot be read or written.
     """
-    return _Pass(root, target, on).run()
+    return _Pass(root, target, without, on).run()
 
 
 class _Place(NamedTuple):
@@ -72,9 +75,10 @@ _Content = tuple[dict[str, bytes], bytes]
 class _Pass:
     """One pass over a tree: reads it, and writes the copy beside it when there is to be one."""
 
-    def __init__(self, root: str, target: str | None, on: Watcher | None) -> None:
+    def __init__(self, root: str, target: str | None, without: str, on: Watcher | None) -> None:
         self._root = root
         self._target = target
+        self._without = without
         self._on = on or (lambda read: None)
         self._digest = hashlib.sha256()
         self._files = 0
@@ -133,7 +137,7 @@ class _Pass:
         if unlocked:
             info = self._locked_info
         with os.scandir(self._source) as entries:
-            names = sorted((entry.name for entry in entries), reverse=True)
+            names = sorted((entry.name for entry in entries if path or entry.name != self._without), reverse=True)
         attributes = _attributes(self._source)
         self._line(path, info, attributes)
         if self._copy >= 0:

@@ -23,6 +23,8 @@ SPECIAL = {
     "workspace": "as its keys",
     "workspace.base": "refused: settled when the session is made",
     "workspace.mode": "refused: settled when the session is made",
+    "workspace.visible": "refused: settled when the session is made",
+    "workspace.session_dir": "refused: settled when the session is made",
 }
 """Keys of which `model.EFFECT` does not say what becomes of a session that is there when they change."""
 

@@ -249,7 +249,7 @@ def test_variables_keep_the_case_of_names_that_are_the_users(root: Path, monkeyp
         ('protect="true"', "--set: protect: expected true or false"),
         ("protect=true\ncount = 3", "is not a TOML value"),
         ("tags=" + "[" * 5000, "is not a TOML value"),
-        ("workspace.mode=overlay", "--set: workspace.mode: 'overlay' is not supported yet"),
+        ("workspace.mode=worktree", "--set: workspace.mode: 'worktree' is not supported yet"),
         ("protect", "--set: 'protect' is not KEY=VALUE"),
         ("=x", '--set: "": unknown key'),
         ("title=\udc80", "--set: title"),
@@ -412,9 +412,7 @@ workspace.base = "main"
         'agent = { name = "claude", model = "x" }',
         'agent = { name = "claude", prompt = "x" }',
         'agent = { name = "claude", args = ["x"] }',
-        'workspace = { mode = "overlay" }',
         'workspace = { mode = "worktree" }',
-        'workspace = { mode = "bind" }',
         'workspace = { source = "x" }',
         'files = [{ path = "/etc/x", content = "" }]',
     ],
@@ -979,7 +977,7 @@ def test_the_schema_accepts_every_valid_manifest_and_refuses_wrong_shapes(root: 
         "version = 1\n[sessions.a]\nlimits = { pids = 1 }",
         "version = 1\n[sessions.a]\nfiles = [{ path = '~/a' }]",
         "version = 1\n[sessions.a]\nfiles = [{ path = '/a', content = '' }]",
-        "version = 1\n[sessions.a]\nworkspace = { mode = 'bind' }",
+        "version = 1\n[sessions.a]\nworkspace = { mode = 'worktree' }",
     ):
         assert not validator.is_valid(tomllib.loads(text)), text
         problems(root, text)

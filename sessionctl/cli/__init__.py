@@ -45,6 +45,7 @@ COMMANDS = {
     "prune": Place("converging", "Remove sessions that are not declared any more and provably hold no work"),
     "ls": Place("looking", "List sessions as they are"),
     "status": Place("looking", "Show everything about one session, its files looked at anew"),
+    "path": Place("looking", "Print the directory of the host that a session works in"),
     "log": Place("looking", "Show what happened, in order of time"),
     "exec": Place("using", "Run a command inside a session"),
     "start": Place("using", "Start a session that is stopped"),

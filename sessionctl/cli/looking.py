@@ -12,6 +12,7 @@ from sessionctl.cli.common import (
     Command,
     json_option,
     name_and_json,
+    name_option,
     open_project,
     positive,
 )
@@ -91,6 +92,11 @@ def _status(args: argparse.Namespace) -> int:
     return errors.OK
 
 
+def _path(args: argparse.Namespace) -> int:
+    print(open_project(args).path(args.name))
+    return errors.OK
+
+
 def _log(args: argparse.Namespace) -> int:
     import json
     import time
@@ -145,6 +151,12 @@ COMMANDS = {
         name_and_json,
         _status,
         "  sessionctl status api\n  sessionctl status api --json",
+    ),
+    "path": Command(
+        name_option,
+        _path,
+        "  code $(sessionctl path api)",
+        "Fails for a workspace that is a layer over others; workspace.visible = true makes it a directory.",
     ),
     "log": Command(
         _log_options,

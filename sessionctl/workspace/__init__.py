@@ -15,15 +15,18 @@ On disk, below the project's state directory::
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from sessionctl import git
 from sessionctl.beneath import StrPath
 from sessionctl.errors import GitError, UsageError
-from sessionctl.model import SessionSpec, Workspace, require_name
-from sessionctl.workspace import clone
+from sessionctl.model import SessionSpec, Workspace, kind_of, require_name
+from sessionctl.workspace import bind, clone, visible, work
 from sessionctl.workspace.bases import release as release_base
 from sessionctl.workspace.bases import unused as unused_bases
 from sessionctl.workspace.clone import localize
+from sessionctl.workspace.places import give
+from sessionctl.workspace.places import unfit as unfit_session_dir
 from sessionctl.workspace.standing import (
     Owner,
     Progress,
@@ -33,9 +36,9 @@ from sessionctl.workspace.standing import (
     layers,
     load_standing,
     save_standing,
+    written,
 )
 from sessionctl.workspace.work import (
-    begin,
     discard,
     fresh_scratch,
     home,
@@ -68,7 +71,9 @@ __all__ = [
     "seed",
     "session_directory",
     "sweep",
+    "unfit_session_dir",
     "unused_bases",
+    "written",
 ]
 
 
@@ -100,30 +105,30 @@ def prepare(
     give the checkout whole: unborn, shallow, partial, submodules or LFS files that are not there.
     """
     name = require_name(spec.name)
-    declared = spec.workspace
+    kind = kind_of(spec.workspace._asdict())
     standing = load_standing(directory, name)
     if standing is not None and not os.path.lexists(os.path.join(directory, "sessions", name, "work")):
         standing = None
-    if standing is not None and standing.mode != declared.mode:
+    if standing is not None and standing.mode != kind:
         raise UsageError(
-            f"{name} has work in a workspace of mode {standing.mode}; that cannot become {declared.mode}",
-            hint=f"keep mode = {standing.mode!r}, or declare a session of another name and `sessionctl prune {name}`",
+            f"{name} has work in a workspace of mode {standing.mode}; that cannot become {kind}",
+            hint=f"declare it as it was, or declare a session of another name and `sessionctl prune {name}`",
         )
-    if declared.mode == "empty":
-        return (standing or begin(directory, name, owner, Standing("empty", None, Workspace(""), ()), {})).workspace
-    if declared.mode != "clone":
-        raise UsageError(f"workspace.mode {declared.mode} is not supported yet", hint="use clone or empty")
+    if kind == "empty":
+        return (standing or work.begin(directory, name, owner, partial(_empty, owner))).workspace
     if repository is None:
         raise GitError(
             f"{name} needs a git repository to clone", hint="run `git init`, or set workspace.mode = 'empty'"
         )
-
+    if kind == "bind":
+        return bind.prepare(repository, name, directory, standing, owner)
+    given = (repository, spec, commit, directory, standing)
+    if kind == "visible":
+        return visible.prepare(
+            *given, project=project, base_ref=base_ref, owner=owner, identity=identity, progress=progress
+        )
     return clone.prepare(
-        repository,
-        spec,
-        commit,
-        directory,
-        standing,
+        *given,
         project=project,
         base_ref=base_ref,
         owner=owner,
@@ -131,3 +136,8 @@ def prepare(
         localized=localized,
         progress=progress,
     )
+
+
+def _empty(owner: Owner, fresh: str, final: str) -> Standing:
+    give(os.path.join(fresh, "upper"), 0o755, owner)
+    return Standing("empty", None, Workspace(os.path.join(final, "upper")), ())

@@ -176,7 +176,10 @@ def _lowers(directory: StrPath) -> set[str]:
     if not os.path.isdir(sessions):
         return set()
     standings = [load_standing(directory, name) for name in os.listdir(sessions) if is_name(name)]
-    return {lower for standing in standings if standing for lower in standing.workspace.lower}
+    stand = [standing for standing in standings if standing]
+    # One that is a plain directory has no lower layer, and still borrows what its base has pinned.
+    named = {os.path.join(directory, "bases", each.recipe.key, "tree") for each in stand if each.recipe}
+    return named | {lower for each in stand for lower in each.workspace.lower}
 
 
 def sweep(directory: StrPath) -> None:

@@ -1,13 +1,19 @@
-"""Mode ``clone``: a checkout of its own, as a writable layer over a base layer that others share."""
+"""Modes ``clone`` and ``overlay``: a writable layer over a base layer that others share.
+
+In mode ``overlay`` a frozen copy of what the user's checkout has beside its commit lies between the two.
+"""
 
 from __future__ import annotations
 
-from sessionctl import git
+import os
+
+from sessionctl import beneath, git
 from sessionctl.beneath import StrPath
 from sessionctl.errors import GitError, UsageError
 from sessionctl.model import SessionSpec, Workspace
-from sessionctl.workspace import bases, work
+from sessionctl.workspace import bases, frozen, work
 from sessionctl.workspace.include import include
+from sessionctl.workspace.places import give
 from sessionctl.workspace.standing import Owner, Progress, Recipe, Standing, save_standing
 
 
@@ -34,11 +40,24 @@ def prepare(
             raise GitError(f"the work of {name} still borrows objects that its own history has to hold")
     with bases.layer(repository, recipe, directory, project, owner, progress) as base:
         if standing is None:
-            stack = Workspace("", (base.tree,), "", base.mounts, recipe.commit)
-            first = _first_files(recipe.commit, declared.branch, base_ref)
-            standing = work.begin(directory, name, owner, Standing("clone", recipe, stack, ()), first)
+            first = first_files(recipe.commit, declared.branch, base_ref)
+
+            def fill(fresh: str, final: str) -> Standing:
+                give(os.path.join(fresh, "upper"), 0o755, owner)
+                give(os.path.join(fresh, "scratch"), 0o700, owner)
+                lower = [base.tree]
+                if declared.mode == "overlay":
+                    frozen.freeze(repository, recipe.commit, os.path.join(fresh, "frozen"), owner, progress)
+                    lower.append(os.path.join(final, "frozen"))
+                for path, content in first.items():
+                    beneath.write(os.path.join(fresh, "upper"), path, content, 0o644, owner)
+                upper, scratch = os.path.join(final, "upper"), os.path.join(final, "scratch")
+                stack = Workspace(upper, tuple(lower), scratch, base.mounts, recipe.commit)
+                return Standing(declared.mode, recipe, stack, ())
+
+            standing = work.begin(directory, name, owner, fill)
         elif recipe != standing.recipe:
-            stack = standing.workspace._replace(lower=(base.tree,), mounts=base.mounts)
+            stack = standing.workspace._replace(lower=(base.tree, *standing.workspace.lower[1:]), mounts=base.mounts)
             standing = standing._replace(recipe=recipe, workspace=stack)
             save_standing(directory, name, standing)
     missing = tuple(path for path in declared.include if path not in standing.included)
@@ -49,7 +68,7 @@ def prepare(
     return standing.workspace
 
 
-def _first_files(commit: str, branch: str, base_ref: str) -> dict[str, bytes]:
+def first_files(commit: str, branch: str, base_ref: str) -> dict[str, bytes]:
     """What makes a base layer a session's own checkout: HEAD on its branch, and the name of its base.
 
     The base keeps its name (``main``, ``origin/main``), so that `git diff main` says what the session

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 from sessionctl import beneath
 from sessionctl.beneath import StrPath
 from sessionctl.errors import GitError
-from sessionctl.model import Workspace, require_name
+from sessionctl.model import WORKSPACE, Workspace, require_name
 
 Owner = tuple[int, int] | None
 """The uid and gid that what a sandbox may write must belong to; None: our own."""
@@ -44,6 +44,8 @@ class Standing(NamedTuple):
     workspace: Workspace
     included: tuple[str, ...]
     """Untracked files of the user that were copied in; they are not copied twice."""
+    project: str = ""
+    """The project that the mark of its session directory names; empty when it has none."""
 
     def data(self, directory: StrPath) -> dict[str, Any]:
         """The JSON form; `from_data` is its inverse. The state directory `directory` may be moved."""
@@ -58,13 +60,18 @@ class Standing(NamedTuple):
             commit, history, submodules, lfs, (who, address) = made_of
             recipe = Recipe(commit, history, submodules, lfs, (who, address))
         stack = Workspace.from_data(data["workspace"], os.fspath(directory))
-        return cls(str(data["mode"]), recipe, stack, tuple(data["included"]))
+        return cls(str(data["mode"]), recipe, stack, tuple(data["included"]), str(data.get("project", "")))
 
     def of(self, directory: StrPath, name: str) -> Self:
         """What the same work stands on when it is session `name`'s."""
-        work = os.path.join(directory, "sessions", require_name(name), "work")
-        scratch = os.path.join(work, "scratch") if self.workspace.lower else ""
-        return self._replace(workspace=self.workspace._replace(upper=os.path.join(work, "upper"), scratch=scratch))
+        sessions = f"{os.fspath(directory)}/sessions/"
+
+        def own(path: str) -> str:
+            if not path.startswith(sessions):
+                return path
+            return f"{sessions}{require_name(name)}/{path.removeprefix(sessions).partition('/')[2]}"
+
+        return self._replace(workspace=self.workspace.moved(own))
 
 
 def load_standing(directory: StrPath, name: str) -> Standing | None:
@@ -89,14 +96,20 @@ def save_standing(directory: StrPath, name: str, standing: Standing) -> None:
 
 def layers(workspace: Workspace) -> tuple[str, ...]:
     """The directories of `workspace`, top first, as `beneath` and `git.read_head` read them."""
-    return (workspace.upper, *reversed(workspace.lower))
+    return (*written(workspace), *reversed(workspace.lower))
 
 
-def fingerprint(upper: str, limit: int = 20_000) -> str:
-    """Changes when anything in `upper` does; opaque. Empty: not looked, there are more than `limit` entries."""
+def written(workspace: Workspace) -> tuple[str, ...]:
+    """The directories that take what is written inside: the parent of a git directory that lies apart, the upper."""
+    apart = (mount.source for mount in workspace.mounts if mount.path == f"{WORKSPACE}/.git" and mount.writable)
+    return (*(os.path.dirname(source) for source in apart), workspace.upper)
+
+
+def fingerprint(*uppers: str, limit: int = 20_000) -> str:
+    """Changes when anything in `uppers` does; opaque. Empty: not looked, there are more than `limit` entries."""
     seen = hashlib.sha256()
     try:
-        for number, entry in enumerate(beneath.walk(upper)):
+        for number, entry in enumerate(entry for upper in uppers for entry in beneath.walk(upper)):
             if number >= limit:
                 return ""
             seen.update(repr(entry).encode("utf-8", "surrogatepass"))

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 
 from sessionctl import beneath
 from sessionctl.beneath import StrPath
 from sessionctl.errors import GitError
 from sessionctl.model import is_id, is_name, require_name
-from sessionctl.workspace import bases
+from sessionctl.workspace import bases, places
 from sessionctl.workspace.places import directories, give
 from sessionctl.workspace.standing import Owner, Standing, load_standing, save_standing
 
 
-def begin(directory: StrPath, name: str, owner: Owner, standing: Standing, files: dict[str, bytes]) -> Standing:
-    """Fresh work that holds `files`, and `standing` with its directories filled in, written down.
+def begin(directory: StrPath, name: str, owner: Owner, fill: Callable[[str, str], Standing]) -> Standing:
+    """Fresh work, filled in by `fill`, and what it stands on, written down.
 
+    `fill` is given the new directory and the path it will have; nothing outside may point to the former.
     What it stands on is written before the work is moved into place, so that work which is there
     always says what it stands on.
     """
@@ -33,15 +35,7 @@ def begin(directory: StrPath, name: str, owner: Owner, standing: Standing, files
         )
     beneath.remove_tree(fresh)
     os.mkdir(fresh, 0o700 if owner is None else 0o711)
-    give(os.path.join(fresh, "upper"), 0o755, owner)
-    scratch = ""
-    if standing.workspace.lower:
-        give(os.path.join(fresh, "scratch"), 0o700, owner)
-        scratch = os.path.join(final, "scratch")
-    for path, content in files.items():
-        beneath.write(os.path.join(fresh, "upper"), path, content, 0o644, owner)
-    stack = standing.workspace._replace(upper=os.path.join(final, "upper"), scratch=scratch)
-    standing = standing._replace(workspace=stack)
+    standing = fill(fresh, final)
     save_standing(directory, name, standing)
     os.rename(fresh, final)
     return standing
@@ -105,8 +99,6 @@ def discard(directory: StrPath, name: str) -> None:
         beneath.remove_tree(os.path.join(session, f"{part}.discarded"))
         with contextlib.suppress(FileNotFoundError):
             os.rename(os.path.join(session, part), os.path.join(session, f"{part}.discarded"))
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(session, "workspace.json"))
     leave(directory, name)
 
 
@@ -123,6 +115,10 @@ def leave(directory: StrPath, name: str) -> None:
         beneath.remove_tree(os.path.join(session, part))
     if not seed(directory, name):
         beneath.remove_tree(os.path.join(session, "seed"))
+    if os.path.isdir(session) and not is_there(directory, name):
+        places.release(directory, name)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(session, "workspace.json"))
     if os.path.isdir(session) and not is_there(directory, name) and not any(map(is_id, os.listdir(session))):
         beneath.remove_tree(session)
 

@@ -127,7 +127,7 @@ def inspection(
         *_etc("inspection"),
         *_kernel_mounts(layout),
         *_read_only(workspace),
-        *_mounts(workspace),
+        *_mounts(workspace._replace(mounts=tuple(mount._replace(writable=False) for mount in workspace.mounts))),
         *_sealed_root(),
         *(word for name, value in variables.items() for word in ("--setenv", name, value)),
         *("--", "/bin/sh", "-c", '"$@"; exit $?', "sessionctl", *argv),
