@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import keyword
 import os
 import shlex
 import sys
@@ -67,10 +68,11 @@ def _actions(command: Command) -> list[argparse.Action]:
 
 
 def _attribute(action: argparse.Action) -> str:
-    """The Python name of an argument: that of its long option."""
+    """The Python name of an argument: that of its long option, with an underscore behind a word Python keeps."""
     if not action.option_strings:
         return action.dest
-    return max(action.option_strings, key=len).lstrip("-").replace("-", "_")
+    name = max(action.option_strings, key=len).lstrip("-").replace("-", "_")
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def _signature(parameters: Mapping[str, argparse.Action]) -> inspect.Signature:
