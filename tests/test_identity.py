@@ -178,8 +178,9 @@ def test_rename_refuses_what_is_taken_or_unknown_and_changes_nothing(repository:
     }.items():
         assert said in repository.run("rename", *words, code=2).err
     assert (repository.root / "sessions.toml").read_text() == before
-    (repository.state / "sessions" / "left").mkdir()
-    assert "left is taken: its directory is there" in repository.run("rename", "api", "left", code=2).err
+    (repository.state / "sessions" / "left" / "work" / "upper").mkdir(parents=True)
+    (repository.state / "sessions" / "left" / "work" / "upper" / "file").touch()
+    assert "left is taken: there is a sandbox of it, half made" in repository.run("rename", "api", "left", code=2).err
     repository.declare("[sessions]\napi = {}\n")
     assert "cannot be renamed by a program" in repository.run("rename", "api", "web", code=2).err
     repository.declare('[sessions.api]\n[sessions.x]\nworkspace = { branch = "agents/web" }\n')
