@@ -196,7 +196,7 @@ class _Steps:
         target = _one(action.target)
         kept = keeping.keep_root(self.site, target, lane.change.record, self.operation)
         self.site.backend(target.backend).remove(target)
-        notes = (f"what was installed in it is kept: sessionctl undo {self.operation}",) if kept else ()
+        notes = (f"what was written in it is kept: sessionctl undo {self.operation}",) if kept else ()
         return Made(made, notes)
 
     def rescue(self, lane: Lane, action: Action, made: Observed | None) -> Made:

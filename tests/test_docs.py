@@ -14,7 +14,7 @@ import pytest
 from invoke.collection import Collection
 
 import tasks
-from sessionctl import cli, errors, model, process
+from sessionctl import beneath, cli, errors, model, process
 from tests import reference
 from tests.pages import PAGES, ROOT, World, agree, blocks, play, require_sandboxes, scratch_world
 
@@ -230,6 +230,10 @@ def test_json_documents_are_as_described(world: World) -> None:
         (world.project / "sessions.toml").write_text(text)
         world.run("sessionctl apply --yes")
     check("images", said("images --json"))
+    # The snapshot of what was written in the first image holds on to it.
+    assert json.loads(world.run("sessionctl gc --dry-run --json").stdout)["images"] == []
+    (kept,) = Path(world.env["SESSIONCTL_STATE_DIR"]).glob("**/snapshots/image")
+    beneath.remove_tree(str(kept))
     check("gc", said("gc --dry-run --json"))
     (world.project / "sessions.toml").write_text(_MANIFEST)
 
