@@ -45,7 +45,7 @@ def take(site: Site, name: str, *, message: str = "", quiesce: str = "") -> Snap
     _require_ours(site, target)
     if quiesce:
         _quieten(site, target, quiesce)
-    made = snapshots.fresh(site.directory, name)
+    made = _fresh(site, name)
     try:
         taken = _described(site, target, record, by="person", message=message, operation="")
         with site.backend(target.backend).paused(target):
@@ -195,6 +195,14 @@ def _read(site: Site, target: Observed, record: Record | None) -> GitState:
         return explained(error)
 
 
+def _fresh(site: Site, name: str) -> str:
+    """A new directory for a snapshot of session `name`, to be made whole in."""
+    try:
+        return snapshots.fresh(site.directory, name)
+    except OSError as error:
+        raise _unwritten(error) from error
+
+
 def _unwritten(error: OSError) -> StoreError:
     return StoreError(
         f"{error.filename or 'a file'} cannot be copied: {error.strerror}",
@@ -216,7 +224,7 @@ def restore(site: Site, name: str, snapshot: Snapshot, parts: Sequence[PART] = P
         some = ", ".join(snapshots.SHOWN[part] for part in snapshot.parts)
         raise UsageError(f"snapshot {snapshot.id} holds {some or 'nothing'} and nothing else")
     operation = Operation(site.new_id(), "restore", site.clock(), (name,))
-    staged = snapshots.fresh(site.directory, name)
+    staged = _fresh(site, name)
     try:
         where = snapshots.place(site.directory, snapshot.session, snapshot.id)
         found: dict[PART, trees.Measure | None] = {}
@@ -451,7 +459,7 @@ def seed(site: Site, spec: SessionSpec, parent: str, snapshot: Snapshot | None =
     else:
         told, backend, commit = snapshot, site.backend(snapshot.backend), snapshot.git.commit
     assert told.standing is not None
-    made = snapshots.fresh(site.directory, name)
+    made = _fresh(site, name)
     try:
         if snapshot is None:
             with backend.paused(target):
