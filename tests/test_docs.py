@@ -256,6 +256,8 @@ def test_the_security_page_names_tests_that_there_are() -> None:
     page = (ROOT / "docs" / "security.md").read_text()
     rows = re.findall(r"^\| (\d+) \|", page, re.MULTILINE)
     assert rows == [str(number) for number in range(1, 21)]
+    promises = page.partition("\n## What is promised\n")[2].partition("\n## ")[0].splitlines()
+    assert [row for row in promises[4:] if row.startswith("| ") and "`test_" not in row] == []
     named = set(re.findall(r"`(test_[a-z_.A-Z0-9]+)`", page))
     there = set()
     for file in (ROOT / "tests").glob("test_*.py"):
