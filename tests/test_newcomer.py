@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from tests.pages import ROOT, World, end_sandboxes, require_sandboxes, scratch_world
+from tests.person import answering
 
 
 def steps() -> list[str]:
@@ -198,30 +199,6 @@ def world(tmp_path: Path) -> Iterator[World]:
         finally:
             if (made.home / "empty" / ".git").exists():
                 end_sandboxes(made.home / "empty", made.home / "state")
-
-
-def answering(world: World, place: str) -> Callable[[str], tuple[int, str]]:
-    """A person at a terminal in `place` who says yes to what is asked: the exit code of a line, and what it shows."""
-
-    def type(line: str) -> tuple[int, str]:
-        master, slave = pty.openpty()
-        os.write(master, b"y\n")
-        done = subprocess.run(
-            ["bash", "-c", line],
-            cwd=world.project / place,
-            env=world.env,
-            stdin=subprocess.DEVNULL if " exec " in line else slave,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        os.close(master)
-        os.close(slave)
-        return done.returncode, done.stdout
-
-    return type
 
 
 def advised(said: str) -> str:

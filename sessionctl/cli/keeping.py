@@ -168,7 +168,7 @@ COMMANDS = {
     "snapshot": Command(
         _snapshot_options,
         _snapshot,
-        '  sessionctl snapshot api -m "before the rewrite"\n  sessionctl snapshot api --quiesce "sqlite3 db .backup"',
+        '  sessionctl snapshot api -m "before the rewrite"\n  sessionctl snapshot api --quiesce sync',
         "Workspace (untracked and ignored files too), home and sandbox, of one moment: processes are paused while "
         "they are copied. It is read back before it counts.",
     ),

@@ -126,7 +126,7 @@ COMMANDS = {
     "exec": Command(
         _exec_options,
         _exec,
-        "  sessionctl exec api -- bash\n  sessionctl exec --timeout 10m api -- make test\n"
+        "  sessionctl exec api -- bash\n  sessionctl exec --timeout 10m api -- python3 -m unittest\n"
         "  echo hi | sessionctl exec api -- cat",
         "Ends with the command's exit code; 124 when time ran out, 125 when sessionctl failed, 126 or 127 when it "
         "cannot be run or found.",
