@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
+from sessionctl import cli
 from tests.pages import ROOT, World, end_sandboxes, require_sandboxes, scratch_world
 from tests.person import answering
 
@@ -76,7 +77,9 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     """A terminal in a fresh copy of the sources, of somebody with a repository ``~/project`` and nothing installed."""
     require_sandboxes(tmp_path)
     home, sources = tmp_path / "ada", tmp_path / "sources"
-    shutil.copytree(ROOT, sources, ignore=shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__"))
+    shutil.copytree(ROOT / "sessionctl", sources / "sessionctl", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, sources)
     project = home / "project"
     project.mkdir(parents=True)
     kept = ("PATH", "PIP_INDEX_URL", "PIP_CONFIG_FILE", "SSL_CERT_FILE", "https_proxy", "no_proxy", "LANG")
@@ -233,6 +236,22 @@ def test_after_a_mistake_what_is_said_to_come_next_works_and_leads_to_a_shell(wr
         if code:
             assert type(advised(shown))[0] == 0, f"$ {following}\n{shown}"
     raise AssertionError(f"there is no end to it:\n{said}")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("up", "sessionctl apply"),
+        ("ps", "sessionctl ls"),
+        ("shell agent", "sessionctl exec agent -- bash"),
+        ("down agent", "sessionctl stop agent"),
+        ("rm agent", "sessionctl prune"),
+        ("aply", "sessionctl apply"),
+    ],
+)
+def test_what_others_call_a_command_is_known(typed: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(typed.split()) == 2
+    assert advised(capsys.readouterr().err) == meant
 
 
 def test_sources_that_were_not_installed_say_how_to(tmp_path: Path) -> None:
