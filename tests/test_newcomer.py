@@ -246,7 +246,9 @@ def test_after_a_mistake_what_is_said_to_come_next_works_and_leads_to_a_shell(wr
         ("shell agent", "sessionctl exec agent -- bash"),
         ("down agent", "sessionctl stop agent"),
         ("rm agent", "sessionctl prune"),
+        ("shell", "sessionctl ls"),
         ("aply", "sessionctl apply"),
+        ("hooks", "sessionctl hooks install"),
     ],
 )
 def test_what_others_call_a_command_is_known(typed: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,13 +173,17 @@ def _unknown(words: Sequence[str]) -> UsageError:
     name = words[0]
     more = [each for each in COMMANDS if each.startswith(f"{name} ")]
     if more:
-        return UsageError(f"{name} is not a whole command", hint=f"one of: {', '.join(f'`{each}`' for each in more)}")
+        whole = ", ".join(f"`sessionctl {each}`" for each in more)
+        return UsageError(f"{name} is not a whole command", hint=f"one of: {whole}")
     close = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, COMMANDS, 1)
-    # Which session is meant was said already, or is seen in the list of them.
-    meant = [each.replace("NAME", shlex.quote(words[1])) if words[1:] else each for each in close]
-    hint = f"did you mean `sessionctl {meant[0]}`?" if meant else "see `sessionctl --help`"
-    if meant and "NAME" in meant[0].split():
-        hint = f"did you mean sessionctl {meant[0]}? See `sessionctl ls` for a NAME"
+    if not close:
+        hint = "see `sessionctl --help`"
+    elif "NAME" not in close[0].split():
+        hint = f"did you mean `sessionctl {close[0]}`?"
+    elif words[1:]:
+        hint = f"did you mean `sessionctl {close[0].replace('NAME', shlex.quote(words[1]))}`?"
+    else:
+        hint = f"did you mean sessionctl {close[0]}? For a NAME see `sessionctl ls`"
     return UsageError(f"there is no command {name!a}", hint=hint)
 
 
@@ -190,10 +194,10 @@ class _Parser(argparse.ArgumentParser):
         from difflib import get_close_matches
 
         known = [option for action in self._actions for option in action.option_strings]
-        wrong = message.removeprefix("unrecognized arguments: ").split()[:1]
-        close = get_close_matches(wrong[0], known, 1) if wrong else []
-        hint = f"{f'did you mean {close[0]}? ' if close else ''}See `{self.prog} --help`"
-        raise SystemExit(_failed(UsageError(message, hint=hint[0].lower() + hint[1:]), errors.USAGE))
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        close = get_close_matches(unknown[0], known, 1) if unknown else []
+        hint = f"did you mean {close[0]}? See `{self.prog} --help`" if close else f"see `{self.prog} --help`"
+        raise SystemExit(_failed(UsageError(message, hint=hint), errors.USAGE))
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
