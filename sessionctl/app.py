@@ -168,6 +168,7 @@ class Project:
 
     @cached_property
     def store(self) -> Store:
+        """The project's records and its journal."""
         return Store(self.directory)
 
     def backend(self, name: str) -> Backend:
@@ -182,6 +183,7 @@ class Project:
 
     @cached_property
     def reader(self) -> Reader:
+        """What reads the git state of sessions, from outside and safely."""
         from sessionctl.history import Reader
 
         return Reader(self.repository, self.backend, self._clock)
@@ -297,6 +299,26 @@ class Project:
         before = record.git
         if (before.branch, before.commit, before.error) != (state.branch, state.commit, state.error):
             self.store.note(record.session, "git", git=state)
+
+    # --- declaring ---------------------------------------------------------------------------
+
+    def init(self) -> str:
+        """Writes a first manifest, with one session; its path. `UsageError` when it is there, or cannot be written."""
+        from sessionctl import manifest
+        from sessionctl.declared import FILE
+
+        if self._file is None and self.repository.bare:
+            raise UsageError("a bare repository has no place for a sessions.toml", hint="name one with --file")
+        path = self._file or os.path.join(self.repository.root, FILE)
+        branch, _ = git.host_head(self.repository, git.host_refs(self.repository).tips)
+        try:
+            with open(path, "x", encoding="utf-8") as opened:
+                opened.write(manifest.template(branch))
+        except FileExistsError:
+            raise UsageError(f"{path} is there already", hint="edit it, or see `sessionctl plan`") from None
+        except OSError as error:
+            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+        return path
 
     # --- planning and applying ---------------------------------------------------------------
 
@@ -711,8 +733,13 @@ class Project:
         """Carries out `plan`, which must still be what would be planned now; the outcomes in its order.
 
         `ConflictError` when the world moved since it was made, `LockedError` when another sessionctl
-        holds the project for more than `wait` seconds; then nothing was done.
+        holds the project for more than `wait` seconds, `UsageError` when some of it cannot be done here; then
+        nothing was done. `on` is called as each action begins and ends, `progress` with what takes a while; both
+        from threads. When `interrupted` is set nothing further is begun.
         """
+        if plan.refused:
+            refused = [f"{lane.session}: {each}" for lane in plan.refused for each in lane.refused]
+            raise UsageError("\n".join(["this cannot be done here:", *refused]), hint="see `sessionctl doctor`")
         self._follow_heads()
         if not plan.work and not os.path.lexists(self._unfinished):
             return ()
@@ -875,9 +902,9 @@ class Project:
         """
         from sessionctl import process, secret
 
-        if not argv:
-            raise UsageError("no command to run", hint=f"sessionctl exec {name} -- COMMAND ...")
         target, record = self._sandbox(name)
+        if not argv:
+            raise UsageError("no command to run", hint=f"say one after two dashes: sessionctl exec {name} -- bash")
         if target.status != "running":
             raise UsageError(f"{name} is stopped", hint=f"run `sessionctl start {name}`")
         assert target.made_of is not None
@@ -994,6 +1021,13 @@ class Project:
         if not found and name not in known:
             raise _unknown(name, known)
         return found
+
+    def find_snapshot(self, name: str, snapshot: str | None = None) -> Snapshot:
+        """The snapshot of a session by its id, which may be cut short, else the latest a person made."""
+        from sessionctl import snapshots
+
+        self.snapshots(name)  # says so when there is no such session
+        return snapshots.chosen(self.directory, name, snapshot)
 
     def snapshot(
         self, name: str, message: str = "", *, quiesce: str = "", progress: Callable[[str], None] = lambda text: None
@@ -1218,7 +1252,8 @@ def _unknown(name: str, known: Iterable[str]) -> UsageError:
 
     close = get_close_matches(name, sorted(known), 1)
     return UsageError(
-        f"there is no session {name}", hint=f"did you mean {close[0]}?" if close else "see `sessionctl ls`"
+        f"there is no session {name}",
+        hint=f"did you mean {close[0]}? See `sessionctl ls`" if close else "see `sessionctl ls`",
     )
 
 

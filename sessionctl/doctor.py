@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sessionctl import git, plugins, process
+from sessionctl import declared, git, plugins, process
 from sessionctl.app import DEFAULT_BACKEND, Check
 from sessionctl.backends import Backend, Context
 from sessionctl.errors import SessionctlError
@@ -29,8 +29,9 @@ def checks(project: Project) -> list[Check]:
     return list(_checks(project))
 
 
-def machine(state_dir: str, missing: SessionctlError) -> list[Check]:
+def machine(missing: SessionctlError, state_dir: str | None = None) -> list[Check]:
     """What can be looked at where there is no repository: `missing` says why there is none."""
+    state_dir = declared.tool({"state_dir": state_dir}).state_dir
     backend: Backend = plugins.load("backends", DEFAULT_BACKEND)(Context("none", state_dir))
     none = Check(True, "repository", f"{missing}; {missing.hint}")
     return [_git(), none, _disk(state_dir), *_findings(DEFAULT_BACKEND, backend)]

@@ -47,8 +47,10 @@ class ManifestError(SessionctlError):
 
     exit_code = USAGE
 
-    def __init__(self, file: str, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(self._line(file, problem) for problem in problems))
+    def __init__(
+        self, file: str, problems: Sequence[Problem], *, hint: str = "edit it, then: sessionctl validate"
+    ) -> None:
+        super().__init__("\n".join(self._line(file, problem) for problem in problems), hint=hint)
         self.file = file
         self.problems = tuple(problems)
 

@@ -12,9 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 from sessionctl.model import Observed
-from sessionctl.plan import Action, Lane, Plan, Verb
-
-Result = Literal["done", "failed", "skipped"]
+from sessionctl.plan import Action, Lane, Plan, Result, Verb
 
 
 class Outcome(NamedTuple):

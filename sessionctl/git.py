@@ -131,7 +131,8 @@ def find_repository(start: StrPath) -> Repository:
     """
     here = os.path.realpath(start)
     if not os.path.isdir(here):
-        raise GitError(f"{start} is not a directory")
+        hint = f"make it with `git init {shlex.quote(os.fspath(start))}`, or name another one with -C DIR"
+        raise GitError(f"{start} is not a directory", hint=hint)
     directory = here
     while True:
         try:
@@ -282,7 +283,9 @@ def resolve(repository: Repository, base: str) -> tuple[str, str]:
         )
     if found.code:
         if name == "HEAD":
-            raise GitError(f"{repository.root} has no commit yet", hint='make one: git commit --allow-empty -m "start"')
+            raise _no_commit(repository)
+        if not run(repository.git_dir, "for-each-ref", "--count=1").text():
+            raise _no_commit(repository)
         raise GitError(f"{name} names no commit of {repository.root}", hint="see `git branch --all` and `git tag`")
     commit = found.text()
     if not _HEX.fullmatch(commit.encode()):
@@ -290,6 +293,10 @@ def resolve(repository: Repository, base: str) -> tuple[str, str]:
     full_name = ("rev-parse", "--verify", "--symbolic-full-name", "--end-of-options", base)
     ref = run(repository.git_dir, *(full_name if base else ("symbolic-ref", "--quiet", "HEAD")), check=False).text()
     return commit, ref if is_ref_name(ref) else ""
+
+
+def _no_commit(repository: Repository) -> GitError:
+    return GitError(f"{repository.root} has no commit yet", hint='make one: git commit --allow-empty -m "start"')
 
 
 def has_commit(repository: Repository, commit: str) -> bool:

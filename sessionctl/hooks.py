@@ -105,23 +105,28 @@ def script(hook: str, program: Sequence[str], options: Sequence[str]) -> bytes:
     return os.fsencode(text)
 
 
+def found(repository: git.Repository) -> git.HooksDirectory:
+    """Where git looks for the hooks of `repository`, which may not exist, and whose ``core.hooksPath`` says so."""
+    return git.hooks_directory(repository)
+
+
 def directory(repository: git.Repository, *, elsewhere: bool = False) -> str:
     """Where git looks for the hooks of `repository`.
 
     `UsageError` when ``core.hooksPath`` leads out of it, unless `elsewhere` says that this is meant.
     """
-    found = git.hooks_directory(repository)
-    if found.elsewhere and os.path.lexists(found.path) and not os.path.isdir(found.path):
+    place = found(repository)
+    if place.elsewhere and os.path.lexists(place.path) and not os.path.isdir(place.path):
         raise UsageError(
-            f"core.hooksPath ({found.elsewhere}) is {found.path}, which is no directory: git runs no hooks here",
-            hint=f"to use those of the repository: git config --{found.elsewhere} --unset core.hooksPath",
+            f"core.hooksPath ({place.elsewhere}) is {place.path}, which is no directory: git runs no hooks here",
+            hint=f"to use those of the repository: git config --{place.elsewhere} --unset core.hooksPath",
         )
-    if found.elsewhere and not elsewhere:
+    if place.elsewhere and not elsewhere:
         raise UsageError(
-            f"core.hooksPath ({found.elsewhere}) is {found.path}: git looks for hooks there and not in the repository",
+            f"core.hooksPath ({place.elsewhere}) is {place.path}: git looks for hooks there and not in the repository",
             hint="to install there, for every repository that uses it: sessionctl hooks install --in-hooks-path",
         )
-    return found.path
+    return place.path
 
 
 def status(where: str, program: Sequence[str], options: Sequence[str] = ()) -> list[Hook]:

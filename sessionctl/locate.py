@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import stat
 import tomllib
 from bisect import bisect_right
@@ -72,7 +73,10 @@ def _text(path: str, label: str) -> str:
                 raise _wrong(label, "is not a regular file")
             content = file.read(LIMIT + 1) if info.st_size <= LIMIT else b"." * (LIMIT + 1)
     except OSError as error:
-        raise _wrong(label, f"cannot be read: {error.strerror}") from error
+        wrong = [Problem("", f"cannot be read: {error.strerror}")]
+        missing = isinstance(error, FileNotFoundError)
+        hint = f"name one that is there, or make it: sessionctl --file {shlex.quote(label)} init" if missing else ""
+        raise ManifestError(label, wrong, hint=hint) from error
     if len(content) > LIMIT:
         raise _wrong(label, f"is larger than {LIMIT // 1024} KiB")
     try:

@@ -7,6 +7,7 @@ means keep: each question about cleanliness, reachability and idleness has three
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from sessionctl import errors
 from sessionctl.diff import Change, Kind, in_sync
 from sessionctl.model import HAS_BRANCH, ISOLATES, GitState, Observed, World, kind_of
 from sessionctl.units import duration
@@ -26,6 +27,9 @@ Verb = Literal[
     "record",
     "forget",
 ]
+
+Result = Literal["done", "failed", "skipped"]
+"""What became of one action."""
 
 
 class Policy(NamedTuple):
@@ -127,6 +131,23 @@ class Plan(NamedTuple):
     @property
     def untrusted(self) -> tuple[Lane, ...]:
         return tuple(lane for lane in self.lanes if lane.untrusted)
+
+    def exit_code(self, results: Iterable[Result] = ()) -> int:
+        """What a program ends with that carried this plan out, its actions with `results`; see docs/commands.md."""
+        became = set(results)
+        asked = (lane for lane in self.lanes if lane.kept and lane.session in self.policy.names)
+        return next(
+            code
+            for code, holds in (
+                (errors.USAGE, self.refused),
+                (errors.FAILED, "failed" in became),
+                (errors.INTERRUPTED, "skipped" in became),
+                (errors.UNTRUSTED, self.untrusted),
+                (errors.CHANGES, self.blocked or any(asked)),
+                (errors.OK, True),
+            )
+            if holds
+        )
 
 
 def plan(changes: Sequence[Change], world: World, policy: Policy = Policy()) -> Plan:  # noqa: B008  (an immutable value)

@@ -68,18 +68,22 @@ def safe_block(text: str) -> str:
 class Paint:
     """Colours for one stream: none unless it is a terminal, or `choice` says always."""
 
-    def __init__(self, stream: TextIO, choice: str = "auto") -> None:
-        plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    def __init__(self, stream: TextIO | None, choice: str = "auto") -> None:
+        dumb = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+        plain = dumb or stream is None or not stream.isatty()
         self.on = choice == "always" or (choice == "auto" and not plain)
 
     def __call__(self, colour: str, text: str) -> str:
         return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self.on and colour and text else text
 
 
+PLAIN = Paint(None)
+
+
 # --- plans -------------------------------------------------------------------------------------
 
 
-def plan_text(plan: Plan, paint: Paint) -> str:
+def plan_text(plan: Plan, paint: Paint = PLAIN) -> str:
     """A plan for a person who is about to approve it: what differs, what it costs, what will be done."""
     lines: list[str] = []
     shown = [lane for lane in plan.lanes if _tells(lane, plan)]
@@ -108,7 +112,7 @@ def _lane(lane: Lane, width: int, paint: Paint) -> Iterable[str]:
     change = lane.change
     sign, colour = ("-", "red") if lane.removes else _SIGNS[change.kind]
     reason = f"kept: {lane.kept}" if lane.kept else change.reason
-    if change.kind == "start" and change.record is not None and change.record.stopped_at is not None:
+    if not lane.kept and change.kind == "start" and change.record is not None and change.record.stopped_at is not None:
         reason += f" at {moment(change.record.stopped_at)}"
     kind = "remove" if lane.removes else change.kind
     name = paint("bold", f"{change.session:{width}}")
@@ -586,7 +590,7 @@ def checks_text(checks: Sequence[Check], paint: Paint) -> str:
     return "\n".join(lines)
 
 
-def outcomes_text(plan: Plan, outcomes: Sequence[Outcome], paint: Paint) -> str:
+def outcomes_text(plan: Plan, outcomes: Sequence[Outcome], paint: Paint = PLAIN) -> str:
     """What became of each lane, one line each, and every failure with its remedy."""
     lines = []
     for lane in plan.work:

@@ -5,7 +5,7 @@ In a page, in order, in one scratch repository:
 - ```` ```sh ```` is run by bash up to the first failure; it must succeed, its output is not looked at.
 - ```` ```console ```` holds commands, one on each line that begins with ``$ ``, and their output. Each must
   succeed (``; echo $?`` shows a code) and print that. ``...`` stands for anything on a line, or for any lines.
-- ```` ```toml NAME ```` is written to the file NAME.
+- ```` ```toml NAME ````, or any other kind with a NAME, is written to the file NAME.
 - ``<!-- sh`` ... ``-->`` is run like ``sh``, and not shown.
 - The files beside the page of an example are in the repository from the beginning.
 
@@ -108,9 +108,9 @@ def scratch_world(place: Path) -> Iterator[World]:
     project = home / "project"
     project.mkdir(parents=True)
     programs.mkdir()
-    for name in ("sessionctl", "invoke"):
+    for name, module in (("sessionctl", "-m sessionctl "), ("invoke", "-m invoke "), ("python3", "")):
         program = programs / name
-        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {name} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module}"$@"\n')
         program.chmod(0o755)
     env = {
         "PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}",
@@ -166,7 +166,7 @@ def play(page: Path, world: World, check: Callable[[str, str, str], str]) -> str
     at = 0
     for found, block in zip(_BLOCK.finditer(text), blocks(text), strict=True):
         where = f"{page.relative_to(ROOT)}:{block.line}"
-        if block.kind == "toml" and block.name:
+        if block.name:
             (world.project / block.name).write_text(block.text)
         elif block.kind == "sh":
             done = world.run(f"set -e\n{block.text}")

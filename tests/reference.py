@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import sessionctl
 from sessionctl import cli, manifest, model
+from tests import signatures
 from tests.pages import PAGES, ROOT
 
 # --- the manifest's keys -----------------------------------------------------------------------
@@ -139,9 +141,49 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+# --- the Python API ----------------------------------------------------------------------------
+
+
+def project() -> str:
+    """How a `Project` is made, and a section for each member of it."""
+    sections = (f"#### `{each.signature}`\n\n{each.text}" for each in signatures.members("app", "Project"))
+    return "\n\n".join([f"`{signatures.made('app', 'Project')}`", signatures.text_of("app", "Project"), *sections])
+
+
+def values() -> str:
+    """A section for each public class and function but `Project` and the errors."""
+    named = sorted((name, home) for home, names in sessionctl._HOMES.items() for name in names)
+    return "\n\n".join(_value(home, name) for name, home in named if home != "errors" and name != "Project")
+
+
+def _value(home: str, name: str) -> str:
+    text = signatures.text_of(home, name)
+    if not signatures.is_class(home, name):
+        return f"### {name}\n\n`{signatures.signature_of(home, name)}`\n\n{text}"
+    rows = [f"| `{_cell(each.signature)}` | {_cell(each.text)} |" for each in signatures.members(home, name)]
+    return "\n\n".join([f"### {name}", text, "\n".join(["| | |", "|---|---|", *rows])])
+
+
+def raised() -> str:
+    """A table of the errors."""
+    found = {name: getattr(sessionctl, name) for name in sessionctl._HOMES["errors"]}
+    rows = [
+        f"| `{name}` | {each.exit_code} | {_cell(signatures.text_of('errors', name))} |"
+        for name, each in sorted(found.items())
+        if issubclass(each, Exception)
+    ]
+    return "\n".join(["| error | exit code | |", "|---|---|---|", *rows])
+
+
 # --- pages -------------------------------------------------------------------------------------
 
-PARTS: Mapping[str, Callable[[], str]] = {"keys": keys, "commands": commands}
+PARTS: Mapping[str, Callable[[], str]] = {
+    "keys": keys,
+    "commands": commands,
+    "project": project,
+    "values": values,
+    "raised": raised,
+}
 
 _PART = re.compile(r"^<!-- begin (\w+) -->\n.*?^<!-- end \1 -->$", re.M | re.S)
 

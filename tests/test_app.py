@@ -85,4 +85,4 @@ def test_an_unknown_session_is_named_and_a_close_one_offered(repository: Reposit
     project = Project(repository.root)
     with pytest.raises(UsageError, match="there is no session apo") as caught:
         project.session("apo")
-    assert caught.value.hint == "did you mean api?"
+    assert caught.value.hint == "did you mean api? See `sessionctl ls`"

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "units": {"errors"},
     "model": {"errors"},
     "diff": {"model"},
-    "plan": {"model", "diff", "units"},
+    "plan": {"model", "diff", "units", "errors"},
     "process": {"errors"},
     "beneath": {"errors"},
     "plugins": {"errors", "model"},

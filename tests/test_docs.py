@@ -61,6 +61,14 @@ def test_links_lead_to_files_that_are_there(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_each_index_has_every_page_with_a_line_and_each_backend_has_a_page() -> None:
+    for index in (ROOT / "docs" / "README.md", ROOT / "docs" / "decisions" / "README.md"):
+        listed = re.findall(r"^- \[.+?\]\(([^/)]+\.md)\)", index.read_text(), re.M)
+        assert sorted(listed) == sorted(page.name for page in index.parent.glob("*.md") if page != index)
+    modules = (ROOT / "sessionctl" / "backends").glob("[a-z]*")
+    assert [each.stem for each in modules if not (ROOT / "docs" / f"{each.stem}.md").exists()] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_no_page_names_a_path_of_the_machine_it_was_written_on(page: Path) -> None:
     text = page.read_text()
@@ -256,6 +264,8 @@ def test_the_security_page_names_tests_that_there_are() -> None:
     page = (ROOT / "docs" / "security.md").read_text()
     rows = re.findall(r"^\| (\d+) \|", page, re.MULTILINE)
     assert rows == [str(number) for number in range(1, 21)]
+    promises = page.partition("\n## What is promised\n")[2].partition("\n## ")[0].splitlines()
+    assert [row for row in promises[4:] if row.startswith("| ") and "`test_" not in row] == []
     named = set(re.findall(r"`(test_[a-z_.A-Z0-9]+)`", page))
     there = set()
     for file in (ROOT / "tests").glob("test_*.py"):

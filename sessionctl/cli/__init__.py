@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from sessionctl import errors
 from sessionctl.errors import SessionctlError, UsageError
@@ -69,6 +70,21 @@ COMMANDS = {
 """By name: of one word, or of two."""
 
 
+_ELSEWHERE = {
+    **dict.fromkeys(("shell", "enter", "ssh"), "exec NAME -- bash"),
+    **dict.fromkeys(("up", "sync"), "apply"),
+    **dict.fromkeys(("down", "kill"), "stop NAME"),
+    **dict.fromkeys(("list", "ps"), "ls"),
+    **dict.fromkeys(("rm", "remove", "delete", "destroy"), "prune"),
+}
+"""What tools of this kind call things, and what that is here."""
+
+
+_NEEDED = ("pydantic", "pydantic_settings", "tomlkit", "git", "invoke")
+"""What pip installs with sessionctl: not there when its sources are run as they are."""
+_INSTALL = "install it with what it needs, in its sources: `python3 -m venv .venv && .venv/bin/pip install -q .`"
+
+
 def command_of(name: str) -> Command:
     """The command of that name; its module is imported for it."""
     from importlib import import_module
@@ -107,6 +123,10 @@ def run(words: list[str]) -> int:
         return _failed(error, CANNOT_RUN if _is_exec(words) else error.exit_code)
     except KeyboardInterrupt:
         return errors.INTERRUPTED
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _NEEDED:
+            raise
+        return _failed(UsageError(f"{error.name} is not installed here", hint=_INSTALL), errors.USAGE)
 
 
 def _run(words: list[str]) -> int:
@@ -125,9 +145,9 @@ def _run(words: list[str]) -> int:
         return errors.OK if known.help else errors.USAGE
     name = named(rest)
     if name not in COMMANDS:
-        raise _unknown(name)
+        raise _unknown(rest)
     command = command_of(name)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"sessionctl {name}",
         description=f"{COMMANDS[name].summary}. {command.detail}".strip(),
         epilog=f"examples:\n{command.examples}",
@@ -136,7 +156,9 @@ def _run(words: list[str]) -> int:
     )
     global_options(parser, known)
     command.options(parser)
-    return command.run(parser.parse_args(rest[len(name.split()) :]))
+    args = parser.parse_args(rest[len(name.split()) :])
+    args.line = shlex.join(["sessionctl", *words])
+    return command.run(args)
 
 
 def named(words: Sequence[str]) -> str:
@@ -145,15 +167,37 @@ def named(words: Sequence[str]) -> str:
     return two if two in COMMANDS else words[0]
 
 
-def _unknown(name: str) -> UsageError:
+def _unknown(words: Sequence[str]) -> UsageError:
     from difflib import get_close_matches
 
+    name = words[0]
     more = [each for each in COMMANDS if each.startswith(f"{name} ")]
     if more:
-        return UsageError(f"{name} is not a whole command", hint=f"one of: {', '.join(f'`{each}`' for each in more)}")
-    close = get_close_matches(name, COMMANDS, 1)
-    hint = f"did you mean `sessionctl {close[0]}`?" if close else "see `sessionctl --help`"
+        whole = ", ".join(f"`sessionctl {each}`" for each in more)
+        return UsageError(f"{name} is not a whole command", hint=f"one of: {whole}")
+    close = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, COMMANDS, 1)
+    if not close:
+        hint = "see `sessionctl --help`"
+    elif "NAME" not in close[0].split():
+        hint = f"did you mean `sessionctl {close[0]}`?"
+    elif words[1:]:
+        hint = f"did you mean `sessionctl {close[0].replace('NAME', shlex.quote(words[1]))}`?"
+    else:
+        hint = f"did you mean sessionctl {close[0]}? For a NAME see `sessionctl ls`"
     return UsageError(f"there is no command {name!a}", hint=hint)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors look like all others: what is wrong, and what to type next."""
+
+    def error(self, message: str) -> NoReturn:
+        from difflib import get_close_matches
+
+        known = [option for action in self._actions for option in action.option_strings]
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        close = get_close_matches(unknown[0], known, 1) if unknown else []
+        hint = f"did you mean {close[0]}? See `{self.prog} --help`" if close else f"see `{self.prog} --help`"
+        raise SystemExit(_failed(UsageError(message, hint=hint), errors.USAGE))
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -192,7 +236,7 @@ def _is_exec(words: Sequence[str]) -> bool:
 
 
 def top_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sessionctl", add_help=False, allow_abbrev=False, formatter_class=_Help)
+    parser = _Parser(prog="sessionctl", add_help=False, allow_abbrev=False, formatter_class=_Help)
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--version", action="store_true")
     global_options(parser, argparse.Namespace())

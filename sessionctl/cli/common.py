@@ -74,7 +74,7 @@ def nobody(args: argparse.Namespace) -> bool:
 def agreed(question: str, args: argparse.Namespace) -> bool:
     """Asks; whether the answer is yes. `UsageError` when there is nobody to ask."""
     if nobody(args):
-        raise UsageError("nothing was done: there is nobody to ask", hint="say --yes")
+        raise UsageError("nothing was done: there is nobody to ask", hint=f"say it: {args.line} --yes")
     try:
         answer = input(f"{question} [y/N] ")
     except EOFError:

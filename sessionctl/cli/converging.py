@@ -21,7 +21,10 @@ from sessionctl.cli.common import (
 from sessionctl.errors import UntrustedError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sessionctl.app import Project
+    from sessionctl.executor import Outcome
     from sessionctl.plan import Plan, Policy
 
 
@@ -130,7 +133,7 @@ def _once(args: argparse.Namespace, policy: Policy, question: str) -> int:
     plan = project.plan(args.names, policy)
     if getattr(args, "dry_run", False):
         _print_plan(plan, args)
-        return _kept(plan)
+        return plan.exit_code()
     if getattr(args, "json", False):
         raise UsageError("--json goes with --dry-run")
     return _go(project, plan, args, question)
@@ -151,13 +154,10 @@ def _go(project: Project, plan: Plan, args: argparse.Namespace, question: str) -
     outcomes = _applied(project, plan)
     if outcomes:
         print(outcomes_text(plan, outcomes, paint))
-    if any(outcome.result == "failed" for outcome in outcomes):
-        return errors.FAILED
-    if any(outcome.result == "skipped" for outcome in outcomes):
-        return errors.INTERRUPTED
-    if plan.untrusted:
+    code = plan.exit_code(outcome.result for outcome in outcomes)
+    if code == errors.UNTRUSTED:
         raise _untrusted(plan)
-    return errors.CHANGES if plan.blocked else _kept(plan)
+    return code
 
 
 def _untrusted(plan: Plan) -> UntrustedError:
@@ -169,12 +169,7 @@ def _untrusted(plan: Plan) -> UntrustedError:
     )
 
 
-def _kept(plan: Plan) -> int:
-    asked = [lane for lane in plan.lanes if lane.kept and lane.session in plan.policy.names]
-    return errors.CHANGES if asked else errors.OK
-
-
-def _applied(project: Project, plan: Plan):  # type: ignore[no-untyped-def]  # Sequence[Outcome], imported lazily
+def _applied(project: Project, plan: Plan) -> Sequence[Outcome]:
     if not plan.work:
         return project.apply(plan)
     import signal

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from sessionctl import errors
 from sessionctl.cli.common import (
@@ -15,31 +14,11 @@ from sessionctl.cli.common import (
     no_options,
     open_project,
 )
-from sessionctl.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 def _init(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    project = open_project(args)
-    from sessionctl import declared, git, manifest
-
-    if project.repository.bare:
-        raise UsageError("a bare repository has no place for a sessions.toml", hint="name one with --file")
-    file = Path(args.file) if args.file else Path(project.repository.root) / declared.FILE
-    branch, _ = git.host_head(project.repository, git.host_refs(project.repository).tips)
-    text = manifest.template(branch)
-    try:
-        with file.open("x", encoding="utf-8") as opened:
-            opened.write(text)
-    except FileExistsError:
-        raise UsageError(f"{file} is there already", hint="edit it, or see `sessionctl plan`") from None
-    except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror}") from error
-    print(f"wrote {os.path.relpath(file)} with one session; next: sessionctl plan")
+    path = open_project(args).init()
+    print(f"wrote {os.path.relpath(path)} with one session; next: sessionctl plan")
     return errors.OK
 
 
@@ -58,9 +37,9 @@ def _validate(args: argparse.Namespace) -> int:
 def _schema(args: argparse.Namespace) -> int:
     import json
 
-    from sessionctl import manifest
+    from sessionctl import schema
 
-    print(json.dumps(manifest.schema(), indent=2, sort_keys=True))
+    print(json.dumps(schema(), indent=2, sort_keys=True))
     return errors.OK
 
 

@@ -61,10 +61,10 @@ def _uninstall(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from sessionctl import git, hooks
+    from sessionctl import hooks
     from sessionctl.render import Paint, as_json, printable, table
 
-    found = git.hooks_directory(open_project(args).repository)
+    found = hooks.found(open_project(args).repository)
     rows = hooks.status(found.path, _program(), _options(args)) if os.path.isdir(found.path) else []
     if args.json:
         print(

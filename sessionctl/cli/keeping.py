@@ -55,26 +55,17 @@ def _snapshots(args: argparse.Namespace) -> int:
 
 def _restore(args: argparse.Namespace) -> int:
     project = open_project(args)
-    chosen = _chosen(project.snapshots(args.name), args.snapshot)
-    if chosen is not None:
-        what = args.only or "workspace, agent and sandbox"
-        print(f"{args.name}: {what} as in snapshot {chosen.id}{_about(chosen)}")
-        print("what is there now is kept as a snapshot of its own; its processes end")
-        require_agreed("Restore it?", args)
+    chosen = project.find_snapshot(args.name, args.snapshot)
+    what = args.only or "workspace, agent and sandbox"
+    print(f"{args.name}: {what} as in snapshot {chosen.id}{_about(chosen)}")
+    print("what is there now is kept as a snapshot of its own; its processes end")
+    require_agreed("Restore it?", args)
     brought, rescue = project.restore(
-        args.name, args.snapshot, only=_PARTS[args.only] if args.only else None, progress=_said()
+        args.name, chosen.id, only=_PARTS[args.only] if args.only else None, progress=_said()
     )
     print(f"{args.name}: restored from {brought.id}; what was there is in {rescue.id}")
     print(f"  to undo: sessionctl undo {rescue.operation}")
     return errors.OK
-
-
-def _chosen(found: list[Snapshot], id: str | None) -> Snapshot | None:
-    """The snapshot that will be meant, for showing it before; None when asking for it will say what is wrong."""
-    from sessionctl.snapshots import matching
-
-    fit = matching(found, id)
-    return fit[-1] if len(fit) == 1 or (fit and id is None) else None
 
 
 def _about(snapshot: Snapshot) -> str:
@@ -177,7 +168,7 @@ COMMANDS = {
     "snapshot": Command(
         _snapshot_options,
         _snapshot,
-        '  sessionctl snapshot api -m "before the rewrite"\n  sessionctl snapshot api --quiesce "sqlite3 db .backup"',
+        '  sessionctl snapshot api -m "before the rewrite"\n  sessionctl snapshot api --quiesce sync',
         "Workspace (untracked and ignored files too), home and sandbox, of one moment: processes are paused while "
         "they are copied. It is read back before it counts.",
     ),

@@ -131,9 +131,9 @@ def _doctor(args: argparse.Namespace) -> int:
         checks = open_project(args).doctor()
     except errors.GitError as error:
         # Where a newcomer asks first.
-        from sessionctl import declared, doctor
+        from sessionctl import doctor
 
-        checks = doctor.machine(declared.tool({"state_dir": args.state_dir}).state_dir, error)
+        checks = doctor.machine(error, args.state_dir)
     if args.json:
         print(as_json([check._asdict() for check in checks]))
     else:

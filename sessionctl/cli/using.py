@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from sessionctl import errors
 from sessionctl.cli.common import (
@@ -17,9 +16,6 @@ from sessionctl.cli.common import (
     some_names,
 )
 from sessionctl.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 def _exec(args: argparse.Namespace) -> int:
@@ -45,6 +41,8 @@ def _exec(args: argparse.Namespace) -> int:
         from sessionctl.render import LIMITS
 
         print(f"sessionctl: {args.name}: {LIMITS[run.limit]} (limits.{run.limit})", file=sys.stderr)
+    if f"sessionctl: {command[0]}: not found\n".encode() in (run.stderr, run.stdout.replace(b"\r", b"")):
+        print(f"  see what is there: sessionctl exec {args.name} -- ls /usr/bin", file=sys.stderr)
     if args.json:
         from sessionctl.render import as_json
 
@@ -128,7 +126,7 @@ COMMANDS = {
     "exec": Command(
         _exec_options,
         _exec,
-        "  sessionctl exec api -- bash\n  sessionctl exec --timeout 10m api -- make test\n"
+        "  sessionctl exec api -- bash\n  sessionctl exec --timeout 10m api -- python3 -m unittest\n"
         "  echo hi | sessionctl exec api -- cat",
         "Ends with the command's exit code; 124 when time ran out, 125 when sessionctl failed, 126 or 127 when it "
         "cannot be run or found.",
