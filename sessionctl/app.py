@@ -43,10 +43,13 @@ from sessionctl.units import parse_duration
 if TYPE_CHECKING:
     import threading
 
+    from sessionctl.comparing import Difference
+    from sessionctl.copying import Copied
     from sessionctl.executor import Outcome, Watcher
     from sessionctl.garbage import Garbage, Use
     from sessionctl.history import Depth, Reader
     from sessionctl.keeping import Undone
+    from sessionctl.outputs import Output
     from sessionctl.site import Site
     from sessionctl.snapshots import PART, Operation, Snapshot
 
@@ -1139,6 +1142,69 @@ class Project:
             self.store.note(name, "fetch", git=state, moved=list(fetched.moved), branch_moved=fetched.followed)
         return fetched
 
+    def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        most: int | None = None,
+        output: int = 1,
+        on: Callable[[int, int], None] = lambda count, total: None,
+    ) -> Copied:
+        """Copies a file or directory out of a session or into one: one of the two is ``NAME:PATH``, the other is here.
+
+        ``-`` is standard input, or the descriptor `output`. A session that is stopped is started to copy into it,
+        and stopped again. `most` bounds its bytes (default `copying.MOST`); `on` is told how many more were copied,
+        and of how many.
+        """
+        from sessionctl import copying
+
+        limit = most if most is not None else copying.MOST
+        inside, there = copying.Place.parse(source), copying.Place.parse(target)
+        site = self._site(lambda text: None)
+        with copying.explained():
+            if inside is not None and there is None:
+                self._sandbox(inside.session)
+                return copying.out(site, inside, output if target == "-" else target, most=limit, on=on)
+            if there is not None and inside is None:
+                with self._running(there.session):
+                    return copying.into(site, source, there, most=limit, on=on)
+        raise UsageError(
+            "one of the two must be in a session, and the other here",
+            hint="sessionctl cp NAME:PATH HERE, or sessionctl cp HERE NAME:PATH; a file called a:b is ./a:b",
+        )
+
+    @contextmanager
+    def _running(self, name: str) -> Iterator[None]:
+        """While it is entered, session `name` runs; one that was stopped is stopped again."""
+        if self._sandbox(name)[0].status == "running":
+            yield
+            return
+        with self.changing():
+            target, _ = self._sandbox(name)
+            backend, stopped = self.backend(target.backend), target.status != "running"
+            if stopped:
+                if target.made_of is not None:
+                    trust.require_kept(self.directory, name, target.made_of.data)
+                target = backend.start(target)
+            try:
+                yield
+            finally:
+                if stopped:
+                    backend.stop(target)
+
+    def diff(self, name: str, snapshots: Sequence[str] = (), *, ignored: bool = False) -> Difference:
+        """What became of a session's files since its base; since a snapshot; or from one snapshot to another.
+
+        Committed, staged, changed and untracked files alike; with `ignored`, those too that git is told to ignore.
+        """
+        from sessionctl import comparing
+        from sessionctl import snapshots as kept
+
+        target, _ = self._sandbox(name)
+        chosen = [kept.chosen(self.directory, name, each) for each in snapshots]
+        return comparing.difference(self._site(lambda text: None), target, chosen, ignored=ignored)
+
     def path(self, name: str) -> str:
         """The directory of the host that is the session's workspace. `UsageError` when it is layers."""
         target, _ = self._sandbox(name)
@@ -1185,6 +1251,25 @@ class Project:
         if name is None:
             return self.store.journal(after=after, last=last)
         return self.store.journal(require_name(name), after=after, last=last, earlier=self.store.earlier(name))
+
+    def outputs(self, name: str, id: str | None = None, *, after: int = 0) -> list[Output]:
+        """What is kept of the output of a session's commands, oldest first; with `id`, of that one.
+
+        `after` is the `rowid` of the last that is known.
+        """
+        from sessionctl import outputs
+
+        entries = self.log(name, after=after)
+        found = list(outputs.outputs(entries))
+        if id is not None:
+            found = outputs.of_command(found, id)
+            if not found and not after:
+                raise UsageError(
+                    f"no output of a command {id!a} of {name} is kept", hint=f"see `sessionctl log {name}`"
+                )
+        elif not found and not after and name not in self.names():
+            raise _unknown(name, self.names())
+        return found
 
     def doctor(self) -> list[Check]:
         """Everything this machine needs for the declared backends, looked at one by one."""

@@ -565,7 +565,7 @@ def write_branch(upper: str, name: str, commit: str) -> None:
 # A git directory of our own for the session's files. Of the session's it uses objects, refs and
 # reflogs; configuration, index, attributes, excludes, hooks, grafts and replacements are ours or
 # none, and neither commit graph nor multi-pack index of an agent's making is believed.
-_PRIVATE = r"""
+PRIVATE = r"""
 set -eu
 umask 077
 unset CDPATH ENV BASH_ENV
@@ -642,7 +642,7 @@ _PART_LIMIT = 65536
 
 def _script(body: str, commit: str, since: str = "", tip: str = "") -> tuple[str, ...]:
     names = "workspace=$1 objects=$2 base=$3 limit=$4 commit=$5 since=$6 tip=$7\n"
-    return ("sh", "-c", names + _PRIVATE + body, "sh", WORKSPACE, OBJECTS, BASE, str(_PART_LIMIT), commit, since, tip)
+    return ("sh", "-c", names + PRIVATE + body, "sh", WORKSPACE, OBJECTS, BASE, str(_PART_LIMIT), commit, since, tip)
 
 
 def full_status(
@@ -697,6 +697,13 @@ def full_status(
 
 
 _GIT_PATH = re.compile(rb"(^|/)\.git(/|$)")
+
+
+def blocking(entries: Iterable[beneath.Entry]) -> str:
+    """The path of the first file that git reads in every directory and that is a pipe, or the like: git would wait
+    for somebody to write to it. Empty when there is none."""
+    special = (each.path for each in entries if each.kind == "other")
+    return next((path for path in special if os.path.basename(path) in (".gitignore", ".gitattributes")), "")
 
 
 def _touched(shown: Iterable[bytes], written: Sequence[bytes]) -> list[bytes]:

@@ -128,7 +128,13 @@ class Reader:
             return state
         if not seen and not again:
             return state._replace(dirty=None, changes=(), seen="", dirty_at=None)
-        paths = [entry.path for entry in beneath.walk(stands_on.upper)]
+        written = list(beneath.walk(stands_on.upper))
+        if pipe := git.blocking(written):
+            # No commit can hold it, and git would not come back.
+            changes: tuple[str, ...] = (git.printable(pipe),)
+            at = self._clock() if state.changes != changes else state.dirty_at
+            return state._replace(dirty=True, changes=changes, seen=seen, dirty_at=at)
+        paths = [entry.path for entry in written]
         frozen = [entry.path for layer in stands_on.lower[1:] for entry in beneath.walk(layer)]
         dirty, changes, error = git.full_status(self.inside(observed), state, paths, frozen)
         if dirty is None:

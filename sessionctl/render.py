@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sessionctl.model import ISOLATES, host_path, kind_of
@@ -17,10 +18,13 @@ from sessionctl.units import duration, size
 
 if TYPE_CHECKING:
     from sessionctl.app import Check, Session
+    from sessionctl.comparing import Difference
+    from sessionctl.copying import Copied
     from sessionctl.executor import Outcome
     from sessionctl.garbage import Garbage, Use
     from sessionctl.images.library import Kept
     from sessionctl.model import GitState
+    from sessionctl.outputs import Output
     from sessionctl.plan import Action, Lane, Plan
     from sessionctl.snapshots import Operation, Snapshot
     from sessionctl.store import Entry
@@ -63,6 +67,17 @@ def printable(text: str) -> str:
 def safe_block(text: str) -> str:
     """As `printable`, but newlines and tabs stay."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+_SEQUENCE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]"
+)
+"""A whole escape sequence of a terminal (ECMA-48)."""
+
+
+def plain(text: str) -> str:
+    """`text` without the sequences that steer a terminal; what is left of such, and a line written over, is shown."""
+    return safe_block(_SEQUENCE.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
 
 
 class Paint:
@@ -609,6 +624,113 @@ def outcomes_text(plan: Plan, outcomes: Sequence[Outcome], paint: Paint = PLAIN)
             lines.append(f"{paint('green', 'done')}    {lane.session}: {kind}")
         lines += [f"        {printable(note)}" for outcome in mine for note in outcome.notes]
     return "\n".join(lines)
+
+
+# --- files and output of sessions ----------------------------------------------------------------
+
+
+class Copying:
+    """Is told how many bytes more were copied; shows on a terminal how far that is, once it takes long."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        import time
+
+        self._stream = stream or sys.stderr
+        self._on = self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._clock = time.monotonic
+        self._next = self._clock() + 0.5
+        self._copied = 0
+        self._shown = False
+
+    def __enter__(self) -> Copying:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            self._stream.write("\r\x1b[2K")
+            self._stream.flush()
+
+    def __call__(self, count: int, total: int) -> None:
+        self._copied += count
+        if self._on and self._clock() >= self._next:
+            self._next = self._clock() + 0.1
+            full = min(20, 20 * self._copied // total) if total else 0
+            bar = f"[{'#' * full}{'.' * (20 - full)}] " if total else ""
+            of = f" of {size(total)}" if total else ""
+            self._stream.write(f"\r\x1b[2K{bar}{size(self._copied)}{of}")
+            self._stream.flush()
+            self._shown = True
+
+
+def copied_text(copied: Copied) -> str:
+    """What was copied, on one line."""
+    files = f"{copied.files} {'file' if copied.files == 1 else 'files'}"
+    return f"{printable(copied.source)} -> {printable(copied.target)}: {files}, {size(copied.size)}"
+
+
+def difference_data(found: Difference) -> dict[str, Any]:
+    """The JSON form of a comparison."""
+    return {
+        "session": found.session,
+        "from": found.before,
+        "to": found.after,
+        "files": [
+            {
+                "path": os.fsdecode(each.path),
+                "status": each.status,
+                "added": each.added,
+                "removed": each.removed,
+            }
+            for each in found.files
+        ],
+        "truncated": found.cut,
+        "not_compared": list(found.notes),
+    }
+
+
+def stat_text(found: Difference, paint: Paint) -> str:
+    """A line for each file that differs."""
+    from sessionctl.git import quoted
+
+    width = max(len(str(each.added if each.added is not None else "-")) for each in found.files)
+    less = max(len(str(each.removed if each.removed is not None else "-")) for each in found.files)
+    lines = []
+    for each in found.files:
+        added, removed = ("-" if count is None else str(count) for count in (each.added, each.removed))
+        counts = f"{paint('green', f'+{added:<{width}}')} {paint('red', f'-{removed:<{less}}')}"
+        lines.append(f"{each.status} {counts}  {quoted(each.path)}")
+    return "\n".join(lines)
+
+
+_PATCH_COLOURS = (("+++", "bold"), ("---", "bold"), ("+", "green"), ("-", "red"), ("@@", "yellow"), ("diff ", "bold"))
+
+
+def patch_text(found: Difference, paint: Paint) -> str:
+    """The patch, with nothing in it that could steer a terminal."""
+    lines = found.patch.decode("utf-8", "backslashreplace").removesuffix("\n").split("\n")
+    return "\n".join(
+        paint(next((colour for start, colour in _PATCH_COLOURS if line.startswith(start)), ""), safe_block(line))
+        for line in lines
+    )
+
+
+def output_data(output: Output) -> dict[str, Any]:
+    """The JSON form of what one command wrote."""
+    fields = output._asdict()
+    del fields["rowid"], fields["code"]
+    return {**fields, "time": moment(output.time), "argv": list(output.argv), "exit_code": output.code}
+
+
+def output_lines(output: Output, paint: Paint) -> Iterator[str]:
+    """What one command wrote, after a line that says which and how it ended."""
+    import shlex
+
+    words = printable(shlex.join(output.argv))
+    words = words if len(words) < 80 else f"{words[:77]}..."
+    yield paint("dim", f"== {moment(output.time)}  {output.id}  {output.event}  [{output.code}] {words}")
+    for text in (output.stdout, output.stderr):
+        if text:
+            yield from plain(text).removesuffix("\n").split("\n")
 
 
 class Progress:

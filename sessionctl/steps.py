@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sessionctl import git, history, identity, keeping, process, secret, workspace
 from sessionctl.errors import BackendError, CommandError, ConflictError, GitError
@@ -14,6 +14,8 @@ from sessionctl.plan import Action, Lane, Verb, unclean
 from sessionctl.site import Site
 from sessionctl.units import parse_duration
 
+OUTPUT_TAIL = 8192
+"""Bytes of each stream of a setup command that its event in the journal keeps."""
 SETUP_TAIL = 2000
 """Bytes of a failed setup command's output that its error shows."""
 
@@ -124,14 +126,16 @@ class _Steps:
         spec = _spec(lane)
         secrets = secret.found(spec.env)
         wall = parse_duration(spec.limits.wall) if spec.limits.wall else None
-        keep = SETUP_TAIL + secret.longest(secrets.values())  # see `Project.exec`
+        keep = OUTPUT_TAIL + secret.longest(secrets.values())  # see `Project.exec`
         for line in spec.setup:
             self.site.progress(f"{lane.session}: {line}")
             command = backend.command(target, ("sh", "-c", line), env=secrets)
+            began = self.site.clock()
             ended = process.relay(command.argv, env=command.env, timeout=wall, keep=keep, show=False, apart=True)
+            streams = (ended.stdout, ended.stderr)
+            tails = [secret.masked(s, secrets.values(), skip=max(0, len(s) - OUTPUT_TAIL)) for s in streams]
+            self._note_setup(lane.session, line, began, ended, tails)
             if ended.code:
-                streams = (ended.stdout, ended.stderr)
-                tails = (secret.masked(s, secrets.values(), skip=max(0, len(s) - SETUP_TAIL)) for s in streams)
                 said = b"".join(tails)[-SETUP_TAIL:].decode("utf-8", "backslashreplace").strip()
                 ran_out = f", when its time was up (limits.wall is {spec.limits.wall})" if ended.timed_out else ""
                 shown = "".join(f"\n  {git.printable(each)}" for each in said.splitlines())
@@ -141,6 +145,13 @@ class _Steps:
                 )
         self.set_up[lane.session] = target.id
         return Made(made)
+
+    def _note_setup(self, name: str, line: str, began: float, ended: process.Relayed, tails: Sequence[bytes]) -> None:
+        out, err = (tail.decode("utf-8", "backslashreplace") for tail in tails)
+        with self.site.store.writing():
+            self.site.store.note(
+                name, "setup", time=began, argv=["sh", "-c", line], exit_code=ended.code, stdout=out, stderr=err
+            )
 
     # --- changing ----------------------------------------------------------------------------
 

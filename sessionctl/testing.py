@@ -200,6 +200,7 @@ class MemoryBackend:
         env: Mapping[str, str] | None = None,
         tty: bool = False,
         inspect: bool = False,
+        seen: Sequence[Workspace] = (),
     ) -> Command:
         sandbox = self._sandbox(target)
         observed = self._observe(sandbox)
@@ -208,7 +209,8 @@ class MemoryBackend:
         plain = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", _TAG: sandbox.name}
         upper = observed.workspace.upper
         if inspect:
-            return Command(("/bin/sh", "-c", _INSPECT, "sh", upper, *argv), {**plain, **(env or {})})
+            first = seen[0].upper if seen else upper
+            return Command(("/bin/sh", "-c", _INSPECT, "sh", first, *argv), {**plain, **(env or {})})
         if observed.status != "running":
             raise BackendError(f"session {target.session} is not running")
         home = {"HOME": str(sandbox.parent / "home")}
@@ -682,6 +684,15 @@ class BackendContract:
             assert target.workspace is not None
             bench.run(target, "sh", "-c", f"echo changed > {self.inside}/file; rm {self.inside}/file", inspect=True)
             assert (Path(target.workspace.upper) / "file").read_text() == "as it was made\n"
+
+    def test_inspection_sees_another_workspace_instead(self, tmp_path: Path) -> None:
+        with self.bench(tmp_path) as bench:
+            target = bench.create(spec())
+            other = Path(bench.directory, "other")
+            other.mkdir()
+            (other / "kept").write_text("of a snapshot")
+            said = bench.output(target, f"cat {self.inside}/*", inspect=True, seen=(Workspace(str(other)),))
+            assert said == "of a snapshot"
 
     def test_inspection_has_the_same_exit_codes(self, tmp_path: Path) -> None:
         with self.bench(tmp_path) as bench:

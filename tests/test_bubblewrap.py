@@ -822,6 +822,17 @@ def test_inspection_sees_the_layers_and_not_the_home(bench: Bench, target: Obser
         assert bench.run(target, "touch", path, inspect=True).code == 1
 
 
+def test_inspection_sees_a_second_workspace_beside(bench: Bench, target: Observed) -> None:
+    other = bench.directory / "snapshots" / "api" / "x"
+    other.mkdir(parents=True)
+    (other / "file").write_text("beside")
+    (bench.directory / "snapshots").chmod(0o700)
+    assert target.workspace is not None
+    seen = (target.workspace, Workspace(str(other)))
+    script = "ls /workspace; cat /.sessionctl/beside/file; ! touch /.sessionctl/beside/new 2>/dev/null"
+    assert bench.output(target, script, inspect=True, seen=seen).split() == ["deleted", "kept", "beside"]
+
+
 def test_inspection_ends_with_who_asked_for_it(bench: Bench, target: Observed) -> None:
     command = bench.backend.command(target, ["sh", "-c", "echo ready; sleep 60"], inspect=True)
     with subprocess.Popen(command.argv, env=command.env, stdout=subprocess.PIPE) as running:

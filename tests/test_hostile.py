@@ -8,6 +8,7 @@ first: an attack that would not work anyway shows nothing.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -31,12 +32,15 @@ KINDS = {
 """A session of each kind of workspace that has files of git in it."""
 
 OF_ALL = (["plan"], ["ls", "--json"], ["log"], ["verify"], ["apply", "--yes", "--allow-host"])
-OF_ONE = (["status"], ["fetch"], ["stop"], ["status"], ["path"], ["start"])
+OF_ONE = (
+    *(["status"], ["fetch"], ["diff"], ["diff", "--stat"], ["logs"], ["snapshot", "-m", "first"]),
+    *(["stop"], ["status"], ["diff"], ["path"], ["snapshot"], ["start"]),
+)
 """Verbs that are given a name. Some fail, as they should; none may run, write, wait or show what is hostile."""
 AT_LAST = (["ls"], ["prune", "--dry-run", "--idle", "0s"], ["prune", "--yes", "--idle", "0s"], ["ls", "--all"])
 """When the sessions are not declared any more."""
 
-LIMIT = 100
+LIMIT = 300
 """Seconds that all verbs together may take."""
 SECRET = "what-only-the-host-may-read"
 
@@ -260,6 +264,13 @@ def fall_for(attack: Attack, repository: Repository, outside: Path, control: Pat
     return fell
 
 
+def _latest(snapshots: str) -> str:
+    """The id of the last of the snapshots in a JSON document."""
+    start = snapshots.find("{")
+    found = json.loads(snapshots[start:])["snapshots"] if start >= 0 else []
+    return str(found[-1]["id"]) if found else "none"
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_an_agent_plants_acts_on_nothing_outside(
     name: str,
@@ -288,6 +299,10 @@ def test_what_an_agent_plants_acts_on_nothing_outside(
     ]  # Root's sandboxes cannot write root's checkout.
     repository.declare("".join(f"[sessions.{each}]\nworkspace = {{ {KINDS[each]} }}\n" for each in kinds))
     assert say("apply", "--yes", "--allow-host")[0] == 0
+    here, mine = tmp_path / "here", tmp_path / "mine"
+    for made in (here, mine):
+        made.mkdir()
+        (made / "f").write_text("mine")
     guarded = listing(repository.root / ".git" / "hooks"), listing(repository.root / ".git" / "info")
     texts = [(repository.root / ".git" / file).read_bytes() for file in ("config", "HEAD", "index")]
     manifest = (repository.root / "sessions.toml").read_bytes()
@@ -302,6 +317,15 @@ def test_what_an_agent_plants_acts_on_nothing_outside(
         for each in kinds:
             for words in OF_ONE:
                 say(words[0], each, *words[1:])
+            say("restore", each, "--yes")
+            say("undo")
+            say("diff", each, "--snapshot", _latest(say("snapshots", each, "--json")[1]))
+            say("fork", each, f"{each}-fork")
+            say("stop", f"{each}-fork")
+            for number, path in enumerate((":", ":~", ":a.txt", ":src", ":.git", ":.git/HEAD")):
+                say("cp", f"{each}{path}", str(here / f"{each}-{number}"))
+            say("cp", str(mine), f"{each}:src")
+        assert not [*here.rglob(".git")]  # none whose configuration git here would follow
         assert (repository.root / "sessions.toml").read_bytes() == manifest
         repository.declare("")
         for words in AT_LAST:

@@ -9,6 +9,9 @@ from typing import NamedTuple, Protocol
 from sessionctl.beneath import StrPath
 from sessionctl.model import Observed, SessionSpec, Workspace
 
+BESIDE = "/.sessionctl/beside"
+"""Where an inspection has the second of two workspaces that it sees."""
+
 Progress = Callable[[str], None]
 """Takes a few words for a person who waits."""
 
@@ -159,6 +162,7 @@ class Backend(Protocol):
         env: Mapping[str, str] | None = None,
         tty: bool = False,
         inspect: bool = False,
+        seen: Sequence[Workspace] = (),
     ) -> Command:
         """The host command that runs `argv` inside `target`; runs nothing itself.
 
@@ -167,4 +171,6 @@ class Backend(Protocol):
         plain variables; the values of secret ones are the caller's to find and to give here.
         With `inspect`, `argv` runs with the host's own programs, read-only, without network or the
         session's environment, also while the session is stopped: for reading what an agent wrote.
+        It sees the session's workspace and not its home; or the workspaces `seen` instead, which
+        may be parts of snapshots, the first in the place of the workspace, a second at `BESIDE`.
         """

@@ -14,6 +14,7 @@ _BASH = """\
 # sessionctl in bash: source <(sessionctl completion bash)
 _sessionctl() {
     mapfile -t COMPREPLY < <("${COMP_WORDS[0]}" completion bash -- "${COMP_WORDS[@]:0:COMP_CWORD+1}" 2>/dev/null)
+    if [[ ${COMPREPLY[0]} == *: ]]; then compopt -o nospace; fi
 }
 complete -o bashdefault -o default -F _sessionctl sessionctl
 """
@@ -63,6 +64,8 @@ _SHELLS = {
 }
 _SESSIONS = ("NAME", "PREFIX")
 """What positional arguments are called that name sessions which there are."""
+_PLACES = ("SOURCE", "TARGET")
+"""What those are called that name files, in sessions or here."""
 
 
 def _completion(args: argparse.Namespace) -> int:
@@ -129,6 +132,8 @@ def _of_command(
     action = positional[min(place, len(positional) - 1)]
     if action.metavar in _SESSIONS:
         return (Candidate(name) for name in _names(all) if name not in given)
+    if action.metavar in _PLACES:
+        return (Candidate(f"{name}:", "files of this session") for name in _names(all))
     return _choices(action)
 
 

@@ -402,12 +402,13 @@ class Backend:
         env: Mapping[str, str] | None = None,
         tty: bool = False,
         inspect: bool = False,
+        seen: Sequence[Workspace] = (),
     ) -> Command:
         if not argv:
             raise BackendError("there is no command to run")
         mark = self._load(target)
         if inspect:
-            return self._inspection(mark, argv, env or {})
+            return self._inspection(mark, argv, env or {}, seen or (mark.workspace,))
         life = self._life(target.session, target.id, alive.boot_id())
         if life is None:
             raise BackendError(f"session {target.session} is not running", hint=f"sessionctl start {target.session}")
@@ -681,16 +682,20 @@ class Backend:
             raise BackendError(f"bwrap did not isolate the sandbox from the host: {', '.join(shared)} shared")
         return life
 
-    def _inspection(self, mark: _Mark, argv: Sequence[str], env: Mapping[str, str]) -> Command:
+    def _inspection(
+        self, mark: _Mark, argv: Sequence[str], env: Mapping[str, str], seen: Sequence[Workspace]
+    ) -> Command:
         from sessionctl.backends.bubblewrap import host
 
         bwrap = host.locate()
-        sources = self._sources(mark, bwrap)
-        workspace = profile.moved(mark.workspace, sources)
-        words = profile.inspection(argv, env, workspace, host.layout(), self._machine)
+        sources = self._sources(mark, bwrap, seen=seen)
+        moved = [profile.moved(workspace, sources) for workspace in seen]
+        words = profile.inspection(argv, env, moved, host.layout(), self._machine)
         return launching.watching(bwrap, words, sources, self.owner)
 
-    def _sources(self, mark: _Mark, bwrap: str, root: profile.Root | None = None) -> list[str]:
+    def _sources(
+        self, mark: _Mark, bwrap: str, root: profile.Root | None = None, seen: Sequence[Workspace] = ()
+    ) -> list[str]:
         """What launch.py must put where the sandboxes' user reaches it; nothing when we are that user."""
         if not self.owner:
             return []
@@ -701,7 +706,11 @@ class Backend:
             images = f"{self._directory}/images"
             lower = [path for path in root.lower if not path.startswith(f"{images}/")]
             layers = [os.path.dirname(root.upper), *(lower or [images])]
-        used = [mark.workspace.upper, *mark.workspace.lower, *(mount.source for mount in mark.workspace.mounts)]
+        used = dict.fromkeys(
+            path
+            for each in seen or (mark.workspace,)
+            for path in (each.upper, *each.lower, *(mount.source for mount in each.mounts))
+        )
         inside = self._session(mark.session)
         return [*layers, inside, host.home_of(bwrap), *(path for path in used if not path.startswith(f"{inside}/"))]
 

@@ -7,9 +7,10 @@ them. This module may not do I/O; what it says depends on its arguments only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from sessionctl.backends import BESIDE
 from sessionctl.backends.bubblewrap import elf, seccomp
 from sessionctl.errors import BackendError
 from sessionctl.model import HOME, WORKSPACE, MountSpec, Workspace
@@ -108,15 +109,17 @@ def session(
 
 
 def inspection(
-    argv: Sequence[str], env: Mapping[str, str], workspace: Workspace, layout: Layout, machine: str
+    argv: Sequence[str], env: Mapping[str, str], seen: Sequence[Workspace], layout: Layout, machine: str
 ) -> list[Word]:
-    """A sandbox that lives as long as `argv` runs in it and sees `workspace`, read-only.
+    """A sandbox that lives as long as `argv` runs in it and sees the workspaces `seen`, read-only.
 
-    With lower layers, the lowest is at ``/.sessionctl/base`` too. The home is not there.
+    The first is at ``/workspace``; with lower layers, the lowest of it is at ``/.sessionctl/base`` too. A second
+    is at ``/.sessionctl/beside``. The home is not there.
     A shell is pid 1: it tells 126, 127 and signals apart as shells do, and is a file of the host's
     /usr, seen read-only.
     """
     variables = {**environment("/tmp"), **env}
+    workspace, *others = (_sealed(each) for each in seen)
     return [
         *_ISOLATION,
         *_identity(None),
@@ -127,7 +130,8 @@ def inspection(
         *_etc("inspection"),
         *_kernel_mounts(layout),
         *_read_only(workspace),
-        *_mounts(workspace._replace(mounts=tuple(mount._replace(writable=False) for mount in workspace.mounts))),
+        *_mounts(workspace),
+        *(word for other in others for word in _beside(other, {mount.path for mount in workspace.mounts})),
         *_sealed_root(),
         *(word for name, value in variables.items() for word in ("--setenv", name, value)),
         *("--", "/bin/sh", "-c", '"$@"; exit $?', "sessionctl", *argv),
@@ -267,13 +271,33 @@ def _workspace(workspace: Workspace) -> list[Word]:
     return [*_sources(workspace.lower), "--overlay", workspace.upper, workspace.scratch, WORKSPACE]
 
 
+def _sealed(workspace: Workspace) -> Workspace:
+    return workspace._replace(mounts=tuple(mount._replace(writable=False) for mount in workspace.mounts))
+
+
 def _read_only(workspace: Workspace) -> list[Word]:
+    base = ["--ro-bind", workspace.lower[0], f"{INTERNAL}/base"] if workspace.lower else []
+    return [*_stack(workspace, WORKSPACE), *base]
+
+
+def _stack(workspace: Workspace, path: str) -> list[Word]:
     if not workspace.lower:
-        return ["--ro-bind", workspace.upper, WORKSPACE]
+        return ["--ro-bind", workspace.upper, path]
     layers = [*workspace.lower, workspace.upper]
     _require_short(layers)
-    base = ["--ro-bind", workspace.lower[0], f"{INTERNAL}/base"]
-    return [*_sources(layers), "--ro-overlay", WORKSPACE, *base]
+    return [*_sources(layers), "--ro-overlay", path]
+
+
+def _beside(workspace: Workspace, mounted: Collection[str]) -> list[Word]:
+    """A second workspace, read-only. What it needs beside itself is there already where its path is in `mounted`."""
+    moved = (
+        mount._replace(path=f"{BESIDE}{mount.path.removeprefix(WORKSPACE)}")
+        if mount.path.startswith(f"{WORKSPACE}/")
+        else mount
+        for mount in workspace.mounts
+    )
+    needed = tuple(mount for mount in moved if mount.path not in mounted)
+    return [*_stack(workspace, BESIDE), *_mounts(workspace._replace(mounts=needed))]
 
 
 def _sources(layers: Sequence[str]) -> list[Word]:
