@@ -52,6 +52,9 @@ BEFORE: Mapping[str, str] = {
     "discard": _KEPT,
     "undo": f"{_KEPT}sessionctl restore -y api\n",
     "snapshots": _KEPT,
+    "cp": f"{_MADE}mkdir data; sessionctl exec api -- sh -c 'echo >report.md; echo >~/.bash_history'\n",
+    "diff": _KEPT,
+    "logs": f"{_MADE}sessionctl exec api -- echo hello\n",
     "start": f"{_MADE}sessionctl stop api\n",
     "hooks uninstall": "sessionctl hooks install\n",
     "hooks install": "",
@@ -93,8 +96,10 @@ def test_each_example_of_a_command_works(name: str, world: World) -> None:
     assert code == 0, said
     for line in map(str.strip, cli.command_of(name).examples.splitlines()):
         if "1f3a9c04" in line:
-            (snapshot,) = json.loads(type("sessionctl snapshots api --json")[1])["snapshots"]
-            line = line.replace("1f3a9c04", snapshot["id"].rpartition("-")[2])
+            # A command or a snapshot, of which there is one.
+            listed = json.loads(type(f"sessionctl {'logs' if name == 'logs' else 'snapshots'} api --json")[1])
+            (one,) = listed.get("snapshots", [listed])
+            line = line.replace("1f3a9c04", one["id"].rpartition("-")[2])
         code, said = type(_INSTEAD.get(line, line))
         assert code == 0, f"$ {line}\n{said}"
 

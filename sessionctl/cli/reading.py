@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sessionctl import errors
 from sessionctl.cli.common import Command, json_option, name_option, open_project, positive
+from sessionctl.cli.paging import paged
 from sessionctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _diff(args: argparse.Namespace) -> int:
         print(f"{found.session}: nothing differs from {found.before} to {found.after}", file=sys.stderr)
         return errors.OK
     paint = Paint(sys.stdout, args.color)
-    _paged(stat_text(found, paint) if args.stat else patch_text(found, paint))
+    paged(stat_text(found, paint) if args.stat else patch_text(found, paint))
     if found.cut:
         print(f"{found.session}: there is more than is shown", file=sys.stderr)
     return errors.OK
@@ -104,36 +105,6 @@ class _OneOrTwo(argparse.Action):
         if len(given) > 2:
             parser.error("argument --snapshot: one snapshot, or two")
         setattr(namespace, self.dest, given)
-
-
-def _paged(text: str) -> None:
-    """Prints `text`; on a terminal, by way of the user's pager."""
-    from sessionctl import process
-
-    if not sys.stdout.isatty() or text.count("\n") < _lines():
-        print(text)
-        return
-    pager = os.environ.get("SESSIONCTL_PAGER") or os.environ.get("PAGER") or "less"
-    env = process.environment({"LESS": os.environ.get("LESS", "FRX"), "LESSSECURE": "1"})
-    child = process.spawn(("sh", "-c", pager), env=env, stdin=process.PIPE, stdout=1, stderr=2)
-    assert child.stdin is not None
-    try:
-        child.stdin.write(text.encode() + b"\n")
-        child.stdin.close()
-    except BrokenPipeError:
-        pass  # who reads has seen enough
-    if child.wait() == _NOT_FOUND:
-        print(text)
-
-
-_NOT_FOUND = 127
-
-
-def _lines() -> int:
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).lines
-    except OSError:
-        return 24
 
 
 def _logs(args: argparse.Namespace) -> int:
