@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sessionctl import git, mounts, plugins, trust
+from sessionctl import git, lifetime, mounts, plugins, trust
 from sessionctl.backends import Backend, Context, Refusal
 from sessionctl.beneath import StrPath
 from sessionctl.declared import Resolved, Tool, cache_directory, config_file, find, resolve, tool
@@ -25,6 +25,7 @@ from sessionctl.model import (
     Declaration,
     GitState,
     LimitsSpec,
+    Merged,
     MountSpec,
     Observed,
     Record,
@@ -35,7 +36,7 @@ from sessionctl.model import (
     is_name,
     require_name,
 )
-from sessionctl.plan import Plan, Policy, taken
+from sessionctl.plan import Plan, Policy, deletes, taken
 from sessionctl.plan import plan as make_plan
 from sessionctl.store import Entry, Store
 from sessionctl.units import parse_duration
@@ -333,13 +334,32 @@ class Project:
         policy = policy._replace(names=frozenset(map(require_name, names)) or policy.names)
         manifest = self.declared
         self._require_renamed()
-        world = self._foreseen(self.world(deep=policy.prune))
+        if policy.idle < 0:
+            raise UsageError(f"idle cannot be {policy.idle} seconds")
+        world = self._foreseen(self._with_busy(self.world(deep=policy.prune)))
         changes = diff(manifest, world)
         self._require_known(policy, manifest, changes)
         chosen = [change for change in changes if not policy.names or change.session in policy.names]
         if policy.prune:
             return make_plan(chosen, self._with_doubts(world, chosen), policy)
         return make_plan(chosen, self._with_trust(self._with_refusals(world, chosen), chosen), policy)
+
+    def _with_busy(self, world: World) -> World:
+        """Whether processes run in the sandboxes that are to be stopped if none do."""
+
+        def asked(observed: Observed) -> bool:
+            name = observed.session
+            declared, record = self.declared.get(name), world.records.get(name)
+            data = declared.data if declared is not None else record.last.data if record is not None else {}
+            idle = observed._replace(busy=False)
+            return observed.busy is None and bool(lifetime.resting(data, record, idle, world.now))
+
+        def looked(observed: Observed) -> Observed:
+            again = self.backend(observed.backend).observe(session=observed.session, deep=True)
+            return next((each for each in again if each.id == observed.id), observed)
+
+        seen = (looked(o) if o.status == "running" and asked(o) else o for o in world.observed)
+        return world._replace(observed=tuple(seen))
 
     def _foreseen(self, world: World) -> World:
         wanted = {name: each.data.get("renamed_from", "") for name, each in self.declared.items()}
@@ -464,6 +484,10 @@ class Project:
             state, now = self.reader.look(target, None, "full"), self._clock()
             base = target.workspace.commit if target.workspace is not None else ""
             record = Record(name, target.id, target.backend, target.made_of, base, "", state, now, now)
+            record = record._replace(
+                expires_at=lifetime.expires_at(target.made_of, None, now),
+                idle_set=lifetime.idle_set(target.made_of, None, now),
+            )
             with self.store.writing():
                 self.store.save(record)
                 self.store.note(name, "adopt", git=state, reason="a stray", sandbox=target.id)
@@ -674,22 +698,26 @@ class Project:
         from sessionctl.history import explained, only_here
 
         states: dict[str, GitState] = {}
+        merged: dict[str, Merged] = {}
         homes: dict[str, tuple[str, ...]] = {}
         gone: set[str] = set()
         for change in changes:
             name = change.session
             if change.declared is None and not workspace.is_there(self.directory, name):
                 gone.add(name)
-            if change.declared is not None or change.current is None or change.current.made_of is None:
+            stays = change.declared is not None and not lifetime.expired(change.declared, change.record, world.now)
+            if stays or change.current is None or change.current.made_of is None:
                 continue
             try:
-                states[name] = self.reader.look(change.current, change.record, "full")
+                state = self.reader.look(change.current, change.record, "full")
+                states[name] = self.reader.with_reflogs(change.current, state) if deletes(change) else state
+                merged[name] = self.reader.merged(change.current, states[name])
                 homes[name] = only_here(
                     os.path.join(self.directory, "sessions", name, "home"), change.current.made_of.data["files"]
                 )
             except SessionctlError as error:
                 states[name] = explained(error)
-        return world._replace(git=states, homes=homes, gone=frozenset(gone))
+        return world._replace(git=states, merged=merged, homes=homes, gone=frozenset(gone))
 
     def save(self, plan: Plan, path: StrPath) -> None:
         """Writes `plan` to the file at `path`, for `saved`."""

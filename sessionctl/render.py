@@ -126,10 +126,12 @@ def _tells(lane: Lane, plan: Plan) -> bool:
 def _lane(lane: Lane, width: int, paint: Paint) -> Iterable[str]:
     change = lane.change
     sign, colour = ("-", "red") if lane.removes else _SIGNS[change.kind]
-    reason = f"kept: {lane.kept}" if lane.kept else change.reason
+    reason = change.reason
+    if lane.kept:
+        reason = f"kept: {lane.kept}" if change.declared is None else f"{reason}; kept: {lane.kept}"
     if not lane.kept and change.kind == "start" and change.record is not None and change.record.stopped_at is not None:
         reason += f" at {moment(change.record.stopped_at)}"
-    kind = "remove" if lane.removes else change.kind
+    kind = _kind(lane)
     name = paint("bold", f"{change.session:{width}}")
     yield f"{paint(colour, sign)} {name}  {paint(colour, f'{kind:8}')}  {printable(reason)}"
     pad = " " * 6
@@ -151,6 +153,13 @@ def _lane(lane: Lane, width: int, paint: Paint) -> Iterable[str]:
         yield f"{pad}{paint('dim', ' → '.join(steps))}"
 
 
+def _kind(lane: Lane) -> str:
+    """What becomes of a session, in a word."""
+    if lane.removes:
+        return "remove"
+    return "stop" if any(action.verb == "rest" for action in lane.actions) else lane.change.kind
+
+
 def _step(lane: Lane, action: Action) -> str:
     if action.verb not in _TELLING:
         return action.verb
@@ -158,13 +167,13 @@ def _step(lane: Lane, action: Action) -> str:
     return f"{action.verb} ({action.reason}{at})"
 
 
-_TELLING = ("rename", "prepare", "setup", "branch")
+_TELLING = ("rename", "prepare", "setup", "branch", "rest", "rescue", "delete")
 
 
 def _summary(plan: Plan) -> str:
     kinds: dict[str, int] = {}
     for lane in plan.work:
-        kind = "remove" if lane.removes else lane.change.kind
+        kind = _kind(lane)
         kinds[kind] = kinds.get(kind, 0) + 1
     parts = [f"{count} to {kind}" for kind, count in kinds.items()]
     if plan.policy.prune:
@@ -311,6 +320,9 @@ def session_data(session: Session) -> dict[str, Any]:
         "base": (record.base if record else "") or None,
         "declared": session.declared,
         "protected": bool(data.get("protect")),
+        "expires_at": moment(record.expires_at) if record else None,
+        "idle_stop": data.get("idle_stop") or None,
+        "on_prune": data.get("on_prune") or "snapshot",
         "parent": data.get("parent") or None,
         "stray": session.stray,
         "sandbox": observed.id if observed and observed.id else None,
@@ -345,6 +357,8 @@ def sessions_text(sessions: Sequence[Session], now: float, paint: Paint) -> str:
         mark = "stray" if s.stray else "" if s.declared else "retained"
         kind = kind_of(_made_of(s)["workspace"]) if _made_of(s) else "clone"
         notes = [mark, kind if kind != "clone" else "", *(["record corrupt"] if s.record and s.record.corrupt else [])]
+        if s.record and s.record.expires_at is not None and s.record.expires_at <= now:
+            notes.append("its ttl is over")
         if s.observed and s.observed.not_enforced:
             notes.append(f"not enforced: {', '.join(s.observed.not_enforced)}")
         notes.append(s.data.get("title", ""))
@@ -482,6 +496,12 @@ def status_text(session: Session, files: Mapping[str, str], events: Sequence[Ent
         lines.append(("", paint("yellow", f"not enforced: {', '.join(observed.not_enforced)}")))
     if data.get("protect"):
         lines.append(("protected", "yes"))
+    if record and record.expires_at is not None:
+        lines.append(("ttl", f"{data.get('ttl')}, until {moment(record.expires_at)}: then prune may take it"))
+    if data.get("idle_stop"):
+        lines.append(("idle_stop", f"{data['idle_stop']}: stopped by the first apply or prune after that"))
+    if data.get("on_prune") == "delete":
+        lines.append(("on_prune", "delete: prune keeps nothing of it"))
     if record:
         lines.append(("made", f"{moment(record.created_at)}, last used {moment(record.last_active)}"))
         if record.corrupt:
@@ -611,7 +631,7 @@ def outcomes_text(plan: Plan, outcomes: Sequence[Outcome], paint: Paint = PLAIN)
     for lane in plan.work:
         mine = [outcome for outcome in outcomes if outcome.session == lane.session]
         failed = next((outcome for outcome in mine if outcome.result == "failed"), None)
-        kind = "remove" if lane.removes else lane.change.kind
+        kind = _kind(lane)
         if failed is not None:
             lines.append(
                 f"{paint('red', 'failed')}  {lane.session}: {failed.action.verb}: {safe_block(str(failed.error))}"

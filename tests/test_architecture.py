@@ -14,13 +14,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sessionctl"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-PURE = {"model", "errors", "units", "diff", "plan"}
+PURE = {"model", "errors", "units", "lifetime", "diff", "plan"}
 MAY_IMPORT = {
     "errors": set(),
     "units": {"errors"},
     "model": {"errors"},
-    "diff": {"model"},
-    "plan": {"model", "diff", "units", "errors"},
+    "lifetime": {"model", "units"},
+    "diff": {"model", "lifetime"},
+    "plan": {"model", "diff", "lifetime", "units", "errors"},
     "process": {"errors"},
     "beneath": {"errors"},
     "plugins": {"errors", "model"},
