@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from sessionctl.comparing import Difference
     from sessionctl.copying import Copied
+    from sessionctl.disk import Disk
     from sessionctl.executor import Outcome, Watcher
     from sessionctl.garbage import Garbage, Use
     from sessionctl.history import Depth, Reader
@@ -873,13 +874,19 @@ class Project:
 
     def _release_bases(self) -> None:
         """Removes the prepared checkouts that no session and no snapshot stands on any more."""
+        from sessionctl import workspace
+
+        for key in self.unused_bases():
+            workspace.release_base(self.directory, key)
+
+    def unused_bases(self, without: Collection[str] = ()) -> tuple[str, ...]:
+        """Keys of the base layers that no session stands on, nor any snapshot but those `without`."""
         from sessionctl import snapshots, workspace
 
         mounted = {path for o in self.world().observed if o.workspace for path in o.workspace.lower}
-        kept = (path for each in snapshots.all_of(self.directory) for path in each.lower)
+        kept = (path for each in snapshots.all_of(self.directory) if each.id not in without for path in each.lower)
         mounted |= {path if path.startswith("/") else os.path.join(self.directory, path) for path in kept}
-        for key in workspace.unused_bases(self.directory, mounted):
-            workspace.release_base(self.directory, key)
+        return workspace.unused_bases(self.directory, mounted)
 
     def resolved(self, name: str) -> dict[str, tuple[Any, str]]:
         """Every field of a declared session: its value, and where that came from."""
@@ -1137,7 +1144,7 @@ class Project:
         """An operation by its id, or the last that was not undone. `UsageError` when there is none."""
         known = self.operations()
         if operation is None:
-            found = [each for each in known if each.undone is None][-1:]
+            found = [each for each in known if each.undone is None and each.expired is None][-1:]
         else:
             found = [each for each in known if operation in (each.id, each.id.rpartition("-")[2])]
         if not found:
@@ -1246,6 +1253,23 @@ class Project:
 
     # --- images ------------------------------------------------------------------------------
 
+    @property
+    def now(self) -> float:
+        """What time it is (Unix time)."""
+        return self._clock()
+
+    def disk(self, names: Iterable[str]) -> Disk:
+        """What the sessions `names` take on the disk, with snapshots and what is in the trash of them."""
+        from sessionctl import disk, snapshots
+
+        return disk.measured(self.directory, names, snapshots.all_of(self.directory))
+
+    def kept_of(self) -> list[str]:
+        """The sessions of which there are snapshots, also those that are gone, in order."""
+        from sessionctl import snapshots
+
+        return sorted({each.session for each in snapshots.all_of(self.directory)})
+
     def images(self) -> list[Use]:
         """The images that are unpacked, and the sessions that use them."""
         from sessionctl import garbage
@@ -1253,16 +1277,17 @@ class Project:
         return garbage.uses(self)
 
     def garbage(self) -> Garbage:
-        """The unpacked images and layers that nothing uses. Changes nothing."""
+        """What nothing uses, and snapshots that are kept no longer. Changes nothing."""
         from sessionctl import garbage
 
         return garbage.garbage(self)
 
     def collect(self, garbage: Garbage, wait: float = LOCK_WAIT) -> None:
         """Removes `garbage`, which must still be garbage: `ConflictError` when it is not, and nothing was done."""
+        from sessionctl import snapshots
         from sessionctl.images import library
 
-        if not garbage.images and not garbage.layers:
+        if not garbage:
             return
         with self.changing(wait):
             self.__dict__.pop("_resolved", None)  # the manifest may have changed while somebody was asked
@@ -1270,7 +1295,19 @@ class Project:
                 raise ConflictError(
                     "something changed since this was listed", hint="run the command again to see the new list"
                 )
+            # First of all it is known that it cannot be undone.
+            spoilt = {each.operation for each in garbage.snapshots}
+            for operation in self.operations():
+                if operation.id in spoilt and operation.undone is None:
+                    snapshots.save_operation(self.directory, operation._replace(expired=self._clock()))
+            for each in garbage.snapshots:
+                snapshots.remove(self.directory, each.session, each.id)
+            self._release_bases()
             library.remove(self.directory, [image.digest for image in garbage.images], garbage.layers)
+            if garbage.snapshots:
+                with self.store.writing():
+                    for each in garbage.snapshots:
+                        self.store.note(each.session, "gc", snapshot=each.id, reason=each.why)
 
     # --- history and health ------------------------------------------------------------------
 

@@ -513,6 +513,8 @@ def undo(site: Site, operation: Operation) -> list[Undone]:
 
 def _brought_back(site: Site, operation: Operation, name: str) -> Undone:
     found = [s for s in snapshots.of_session(site.directory, name) if s.operation == operation.id and s.by == "rescue"]
+    if not found and operation.expired is not None:
+        return Undone(name, False, "what was kept of it is gone: gc took it out of the trash")
     if not found:
         return Undone(name, True, "nothing of it was taken away: its work and home are as they were")
     rescue = found[-1]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sessionctl.app import Check, Session
     from sessionctl.comparing import Difference
     from sessionctl.copying import Copied
+    from sessionctl.disk import Disk
     from sessionctl.executor import Outcome
     from sessionctl.garbage import Garbage, Use
     from sessionctl.images.library import Kept
@@ -443,11 +444,13 @@ def garbage_text(found: Garbage) -> str:
     """What `gc` would remove, or why nothing."""
     if found.kept:
         return f"nothing is removed: {printable(found.kept)}"
-    if not found.images and not found.layers:
-        return "every image is in use"
-    lines = [f"- {_short(image.digest)}  {printable(image.source)}" for image in found.images]
-    layers = f"{len(found.layers)} layer{'s' * (len(found.layers) != 1)}"
-    return "\n".join([*lines, f"{layers} that nothing else uses, {size(found.size)}"])
+    if not found:
+        return "nothing to remove"
+    lines = [f"- snapshot {each.id} of {each.session}  {size(each.size)}  {each.why}" for each in found.snapshots]
+    lines += [f"- image {_short(image.digest)}  {printable(image.source)}" for image in found.images]
+    parts = [(len(found.layers), "layer"), (len(found.bases), "base layer")]
+    loose = [f"{count} {word}{'s' * (count != 1)} that nothing else uses" for count, word in parts if count]
+    return "\n".join([*lines, *loose, f"{size(found.size)} in all"])
 
 
 def _short(digest: str) -> str:
@@ -607,7 +610,7 @@ def operations_text(found: Sequence[Operation], now: float, paint: Paint) -> str
             (each.verb, ""),
             (f"{duration(max(now - each.time, 0))} ago", ""),
             (_listed(each.sessions), ""),
-            ("undone" if each.undone is not None else "", "dim"),
+            ("undone" if each.undone is not None else "expired" if each.expired is not None else "", "dim"),
         )
         for each in found
     ]
@@ -801,6 +804,10 @@ def garbage_data(found: Garbage) -> dict[str, Any]:
     return {
         "images": [_image_data(image) for image in found.images],
         "layers": list(found.layers),
+        "snapshots": [
+            {"id": each.id, "session": each.session, "size": each.size, "reason": each.why} for each in found.snapshots
+        ],
+        "bases": list(found.bases),
         "size": found.size,
         "kept": found.kept or None,
     }
@@ -826,6 +833,72 @@ def moment(seconds: float | None) -> str | None:
 
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+
+
+def disk_text(disk: Disk, paint: Paint) -> str:
+    """A table of what sessions take on the disk, and what they share."""
+    rows = [
+        (
+            (each.session, "bold"),
+            *((size(part), "") for part in each[1:6]),
+            (f"{'' if each.whole else 'at least '}{size(each.total)}", ""),
+        )
+        for each in disk.sessions
+    ]
+    heads = ("NAME", "WORKSPACE", "HOME", "SANDBOX", "SNAPSHOTS", "TRASH", "TOTAL")
+    total = sum(each.total for each in disk.sessions) + disk.bases + disk.images
+    shared = f"base layers {size(disk.bases)}, images {size(disk.images)}"
+    return f"{table(heads, rows, paint)}\nshared, and counted once: {shared}\nin all: {size(total)}"
+
+
+def disk_data(disk: Disk) -> dict[str, Any]:
+    """The JSON form of the same; its shape is described in docs/json.md."""
+    sessions = [
+        {
+            "name": each.session,
+            "workspace": each.workspace,
+            "home": each.home,
+            "sandbox": each.sandbox,
+            "snapshots": each.snapshots,
+            "trash": each.trash,
+            "whole": each.whole,
+        }
+        for each in disk.sessions
+    ]
+    return {"sessions": sessions, "shared": {"bases": disk.bases, "images": disk.images}}
+
+
+def tree_text(sessions: Sequence[Session], paint: Paint) -> str:
+    """Which session was made as a copy of which, one a line; those that are not listed are no parents."""
+    names = {each.name for each in sessions}
+    children: dict[str, list[Session]] = {}
+    for each in sessions:
+        parent = str(each.data.get("parent") or "")
+        children.setdefault(parent if parent in names and parent != each.name else "", []).append(each)
+    lines: list[str] = []
+    shown: set[str] = set()
+
+    def below(parent: str, indent: str) -> None:
+        for number, each in enumerate(children.get(parent, ()), start=1):
+            if each.name in shown:
+                continue  # a declaration may lead in a circle
+            shown.add(each.name)
+            last = number == len(children[parent])
+            branch = (indent + ("└─ " if last else "├─ ")) if parent else ""
+            origin = str(each.data.get("parent") or "")
+            from_ = f"  (from {printable(origin)}, which is not here)" if not parent and origin else ""
+            status = "not made" if each.status == "gone" and each.record is None else each.status
+            lines.append(f"{branch}{paint('bold', each.name)}  {status}  {_branch(each.git)}{from_}")
+            below(each.name, indent + ("   " if last else "│  ") if parent else " ")
+
+    below("", "")
+    for each in sessions:
+        if each.name not in shown:
+            children.setdefault("", []).append(each)
+            shown.add(each.name)
+            lines.append(f"{paint('bold', each.name)}  {each.status}  {_branch(each.git)}")
+            below(each.name, " ")
+    return "\n".join(lines)
 
 
 def as_json(data: Mapping[str, Any] | Sequence[Any]) -> str:

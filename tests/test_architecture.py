@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "edit": {"errors", "model"},
     "trust": {"model", "errors", "beneath", "plan"},
     "executor": {"model", "plan"},
-    "settings": {"errors", "model", "beneath", "declared", "plugins", "manifest", "locate"},
+    "settings": {"errors", "model", "beneath", "declared", "plugins", "manifest", "locate", "units"},
     "manifest": {
         "errors",
         "model",
@@ -51,7 +51,7 @@ MAY_IMPORT = {
         "units",
         "images",
     },
-    "declared": {"model", "errors", "beneath", "manifest", "settings", "__init__"},
+    "declared": {"model", "errors", "beneath", "manifest", "settings", "units", "__init__"},
 }
 """What each module may import of sessionctl; a module that is not named here may import all but the doors."""
 DOORS = {"cli", "hooks", "tasks", "__main__"}

@@ -235,6 +235,7 @@ def test_json_documents_are_as_described(world: World) -> None:
     check("logs", *lines("logs api --json"))
     world.run("sessionctl stop api && sessionctl start api")
     check("ls", said("ls --json"))
+    check("ls --disk", said("ls --disk --json"))
     world.run("mkdir -p root/bin && tar -C root -cf a.tar . && cp a.tar b.tar && echo >> b.tar")
     for image in ("a", "b"):
         text = f'version = 1\n[sessions.image]\nimage = "archive:{image}.tar"\nstate = "stopped"\n'
