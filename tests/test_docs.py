@@ -246,7 +246,8 @@ def test_json_documents_are_as_described(world: World) -> None:
     assert json.loads(world.run("sessionctl gc --dry-run --json").stdout)["images"] == []
     (kept,) = Path(world.env["SESSIONCTL_STATE_DIR"]).glob("**/snapshots/image")
     beneath.remove_tree(str(kept))
-    check("gc", said("gc --dry-run --json"))
+    spent = {"snapshots": [{"id": "x", "session": "api", "size": 1, "reason": "x"}], "bases": ["x"]}
+    check("gc", said("gc --dry-run --json"), spent)
     (world.project / "sessions.toml").write_text(_MANIFEST)
 
     status = said("status api --json")
