@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sessionctl import git, mounts, plugins, trust
+from sessionctl import git, lifetime, mounts, plugins, trust
 from sessionctl.backends import Backend, Context, Refusal
 from sessionctl.beneath import StrPath
 from sessionctl.declared import Resolved, Tool, cache_directory, config_file, find, resolve, tool
@@ -25,6 +25,7 @@ from sessionctl.model import (
     Declaration,
     GitState,
     LimitsSpec,
+    Merged,
     MountSpec,
     Observed,
     Record,
@@ -35,7 +36,7 @@ from sessionctl.model import (
     is_name,
     require_name,
 )
-from sessionctl.plan import Plan, Policy, taken
+from sessionctl.plan import Plan, Policy, deletes, taken
 from sessionctl.plan import plan as make_plan
 from sessionctl.store import Entry, Store
 from sessionctl.units import parse_duration
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from sessionctl.comparing import Difference
     from sessionctl.copying import Copied
+    from sessionctl.disk import Disk
     from sessionctl.executor import Outcome, Watcher
     from sessionctl.garbage import Garbage, Use
     from sessionctl.history import Depth, Reader
@@ -333,13 +335,32 @@ class Project:
         policy = policy._replace(names=frozenset(map(require_name, names)) or policy.names)
         manifest = self.declared
         self._require_renamed()
-        world = self._foreseen(self.world(deep=policy.prune))
+        if policy.idle < 0:
+            raise UsageError(f"idle cannot be {policy.idle} seconds")
+        world = self._foreseen(self._with_busy(self.world(deep=policy.prune)))
         changes = diff(manifest, world)
         self._require_known(policy, manifest, changes)
         chosen = [change for change in changes if not policy.names or change.session in policy.names]
         if policy.prune:
             return make_plan(chosen, self._with_doubts(world, chosen), policy)
         return make_plan(chosen, self._with_trust(self._with_refusals(world, chosen), chosen), policy)
+
+    def _with_busy(self, world: World) -> World:
+        """Whether processes run in the sandboxes that are to be stopped if none do."""
+
+        def asked(observed: Observed) -> bool:
+            name = observed.session
+            declared, record = self.declared.get(name), world.records.get(name)
+            data = declared.data if declared is not None else record.last.data if record is not None else {}
+            idle = observed._replace(busy=False)
+            return observed.busy is None and bool(lifetime.resting(data, record, idle, world.now))
+
+        def looked(observed: Observed) -> Observed:
+            again = self.backend(observed.backend).observe(session=observed.session, deep=True)
+            return next((each for each in again if each.id == observed.id), observed)
+
+        seen = (looked(o) if o.status == "running" and asked(o) else o for o in world.observed)
+        return world._replace(observed=tuple(seen))
 
     def _foreseen(self, world: World) -> World:
         wanted = {name: each.data.get("renamed_from", "") for name, each in self.declared.items()}
@@ -464,6 +485,10 @@ class Project:
             state, now = self.reader.look(target, None, "full"), self._clock()
             base = target.workspace.commit if target.workspace is not None else ""
             record = Record(name, target.id, target.backend, target.made_of, base, "", state, now, now)
+            record = record._replace(
+                expires_at=lifetime.expires_at(target.made_of, None, now),
+                idle_set=lifetime.idle_set(target.made_of, None, now),
+            )
             with self.store.writing():
                 self.store.save(record)
                 self.store.note(name, "adopt", git=state, reason="a stray", sandbox=target.id)
@@ -674,22 +699,26 @@ class Project:
         from sessionctl.history import explained, only_here
 
         states: dict[str, GitState] = {}
+        merged: dict[str, Merged] = {}
         homes: dict[str, tuple[str, ...]] = {}
         gone: set[str] = set()
         for change in changes:
             name = change.session
             if change.declared is None and not workspace.is_there(self.directory, name):
                 gone.add(name)
-            if change.declared is not None or change.current is None or change.current.made_of is None:
+            stays = change.declared is not None and not lifetime.expired(change.declared, change.record, world.now)
+            if stays or change.current is None or change.current.made_of is None:
                 continue
             try:
-                states[name] = self.reader.look(change.current, change.record, "full")
+                state = self.reader.look(change.current, change.record, "full")
+                states[name] = self.reader.with_reflogs(change.current, state) if deletes(change) else state
+                merged[name] = self.reader.merged(change.current, states[name])
                 homes[name] = only_here(
                     os.path.join(self.directory, "sessions", name, "home"), change.current.made_of.data["files"]
                 )
             except SessionctlError as error:
                 states[name] = explained(error)
-        return world._replace(git=states, homes=homes, gone=frozenset(gone))
+        return world._replace(git=states, merged=merged, homes=homes, gone=frozenset(gone))
 
     def save(self, plan: Plan, path: StrPath) -> None:
         """Writes `plan` to the file at `path`, for `saved`."""
@@ -845,13 +874,19 @@ class Project:
 
     def _release_bases(self) -> None:
         """Removes the prepared checkouts that no session and no snapshot stands on any more."""
+        from sessionctl import workspace
+
+        for key in self.unused_bases():
+            workspace.release_base(self.directory, key)
+
+    def unused_bases(self, without: Collection[str] = ()) -> tuple[str, ...]:
+        """Keys of the base layers that no session stands on, nor any snapshot but those `without`."""
         from sessionctl import snapshots, workspace
 
         mounted = {path for o in self.world().observed if o.workspace for path in o.workspace.lower}
-        kept = (path for each in snapshots.all_of(self.directory) for path in each.lower)
+        kept = (path for each in snapshots.all_of(self.directory) if each.id not in without for path in each.lower)
         mounted |= {path if path.startswith("/") else os.path.join(self.directory, path) for path in kept}
-        for key in workspace.unused_bases(self.directory, mounted):
-            workspace.release_base(self.directory, key)
+        return workspace.unused_bases(self.directory, mounted)
 
     def resolved(self, name: str) -> dict[str, tuple[Any, str]]:
         """Every field of a declared session: its value, and where that came from."""
@@ -1109,7 +1144,7 @@ class Project:
         """An operation by its id, or the last that was not undone. `UsageError` when there is none."""
         known = self.operations()
         if operation is None:
-            found = [each for each in known if each.undone is None][-1:]
+            found = [each for each in known if each.undone is None and each.expired is None][-1:]
         else:
             found = [each for each in known if operation in (each.id, each.id.rpartition("-")[2])]
         if not found:
@@ -1218,6 +1253,23 @@ class Project:
 
     # --- images ------------------------------------------------------------------------------
 
+    @property
+    def now(self) -> float:
+        """What time it is (Unix time)."""
+        return self._clock()
+
+    def disk(self, names: Iterable[str]) -> Disk:
+        """What the sessions `names` take on the disk, with snapshots and what is in the trash of them."""
+        from sessionctl import disk, snapshots
+
+        return disk.measured(self.directory, names, snapshots.all_of(self.directory))
+
+    def kept_of(self) -> list[str]:
+        """The sessions of which there are snapshots, also those that are gone, in order."""
+        from sessionctl import snapshots
+
+        return sorted({each.session for each in snapshots.all_of(self.directory)})
+
     def images(self) -> list[Use]:
         """The images that are unpacked, and the sessions that use them."""
         from sessionctl import garbage
@@ -1225,16 +1277,17 @@ class Project:
         return garbage.uses(self)
 
     def garbage(self) -> Garbage:
-        """The unpacked images and layers that nothing uses. Changes nothing."""
+        """What nothing uses, and snapshots that are kept no longer. Changes nothing."""
         from sessionctl import garbage
 
         return garbage.garbage(self)
 
     def collect(self, garbage: Garbage, wait: float = LOCK_WAIT) -> None:
         """Removes `garbage`, which must still be garbage: `ConflictError` when it is not, and nothing was done."""
+        from sessionctl import snapshots
         from sessionctl.images import library
 
-        if not garbage.images and not garbage.layers:
+        if not garbage:
             return
         with self.changing(wait):
             self.__dict__.pop("_resolved", None)  # the manifest may have changed while somebody was asked
@@ -1242,7 +1295,19 @@ class Project:
                 raise ConflictError(
                     "something changed since this was listed", hint="run the command again to see the new list"
                 )
+            # First of all it is known that it cannot be undone.
+            spoilt = {each.operation for each in garbage.snapshots}
+            for operation in self.operations():
+                if operation.id in spoilt and operation.undone is None:
+                    snapshots.save_operation(self.directory, operation._replace(expired=self._clock()))
+            for each in garbage.snapshots:
+                snapshots.remove(self.directory, each.session, each.id)
+            self._release_bases()
             library.remove(self.directory, [image.digest for image in garbage.images], garbage.layers)
+            if garbage.snapshots:
+                with self.store.writing():
+                    for each in garbage.snapshots:
+                        self.store.note(each.session, "gc", snapshot=each.id, reason=each.why)
 
     # --- history and health ------------------------------------------------------------------
 

@@ -49,6 +49,8 @@ class Entry(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     ino: int
+    blocks: int
+    """Of 512 bytes, that it takes on the disk."""
 
 
 # --- reading -----------------------------------------------------------------------------------
@@ -222,11 +224,11 @@ class _Frame(NamedTuple):
 
 def _entry(path: str, info: os.stat_result | None, *, readable: bool = True) -> Entry:
     if info is None:
-        return Entry(path, "unreadable", 0, 0, 0, 0)
+        return Entry(path, "unreadable", 0, 0, 0, 0, 0)
     kind = _KINDS.get(stat.S_IFMT(info.st_mode), "other") if readable else "unreadable"
     if is_whiteout(info):
         kind = "whiteout"
-    return Entry(path, kind, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
+    return Entry(path, kind, info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_blocks)
 
 
 _KINDS: dict[int, Kind] = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "link"}

@@ -40,6 +40,12 @@ class Tool(NamedTuple):
     color: str
     hooks_apply: bool = False
     """Whether git hooks may make and start sessions."""
+    trash_expiry: float = 0.0
+    """Seconds that anything stays in the trash, and the like: see `trash.Keep`."""
+    trash_size: int = 0
+    keep_last: int = 0
+    keep_age: float = 0.0
+    keep_named: bool = False
 
 
 class Resolved(NamedTuple):
@@ -106,7 +112,20 @@ def tool(flags: Mapping[str, Any] | None = None, root: StrPath | None = None) ->
 
 
 def _tool(chosen: Settings) -> Tool:
-    return Tool(str(chosen.state_dir), chosen.jobs, chosen.color, chosen.hooks.apply)
+    from sessionctl.units import parse_duration, parse_size
+
+    trash, kept = chosen.trash, chosen.snapshots
+    return Tool(
+        str(chosen.state_dir),
+        chosen.jobs,
+        chosen.color,
+        chosen.hooks.apply,
+        parse_duration(trash.expiry),
+        parse_size(trash.size) if trash.size else 0,
+        kept.last,
+        parse_duration(kept.age) if kept.age else 0.0,
+        kept.named,
+    )
 
 
 def _given(flags: Mapping[str, Any] | None) -> dict[str, Any]:

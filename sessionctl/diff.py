@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from sessionctl.lifetime import resting
 from sessionctl.model import (
     NORMALISER,
     Declaration,
@@ -65,6 +66,8 @@ class Change(NamedTuple):
     """For a conflict that ``--force`` may lift: what would be said if the drifted ones were not there."""
     renamed: str = ""
     """What the session is called yet, when that is another name."""
+    rests: str = ""
+    """Why its processes are not to run although it is declared running; empty when they are."""
 
 
 def diff(declared: Mapping[str, Declaration], world: World) -> tuple[Change, ...]:
@@ -112,14 +115,14 @@ def _change(name: str, declared: Declaration | None, seen: Sequence[Observed], w
             kind="conflict", reason=drifted[0].drift, fields=(), drifted=drifted, otherwise=otherwise
         )
     if declared is None:
-        return _undeclared(change)
+        return _undeclared(change, world)
     if current is None:
         if record is None:
             return change._replace(kind="create", reason=_never(spare), setup=bool(declared.data["setup"]))
         return change._replace(
             kind="recreate", reason="recorded, but its files are gone", setup=bool(declared.data["setup"])
         )
-    return _declared(change, declared, current, record)
+    return _declared(change, declared, current, record, world)
 
 
 _SETTLED = frozenset({"workspace.base", "workspace.mode", "workspace.visible", "workspace.session_dir"})
@@ -127,12 +130,13 @@ _LAID_OUT = frozenset({"workspace.history", "workspace.submodules", "workspace.l
 # Of a checkout that is a layer over a base, the base can be another one; one that is a plain directory is as it is.
 
 
-def _declared(change: Change, declared: Declaration, current: Observed, record: Record | None) -> Change:
+def _declared(change: Change, declared: Declaration, current: Observed, record: Record | None, world: World) -> Change:
     made_of = _normal(current.made_of)
     fields = _fields(made_of, declared)
-    wants_running = declared.data["state"] == "running"
+    rests = resting(declared.data, record, current, world.now) if declared.data["state"] == "running" else ""
+    wants_running = declared.data["state"] == "running" and not rests
     pending = bool(declared.data["setup"]) and (record is None or record.setup != current.id)
-    change = change._replace(fields=fields, setup=pending and wants_running)
+    change = change._replace(fields=fields, setup=pending and wants_running, rests=rests)
 
     layered = kind_of(declared.data["workspace"]) in ("clone", "overlay")
     settled = _SETTLED if layered else _SETTLED | _LAID_OUT
@@ -145,13 +149,13 @@ def _declared(change: Change, declared: Declaration, current: Observed, record: 
         )
     effect = costliest([field.effect for field in fields])
     if effect == "replace":
-        return change._replace(kind="replace", reason=_differ(fields), setup=_sets_up(declared))
+        return change._replace(kind="replace", reason=_differ(fields), setup=_sets_up(declared) and not rests)
     if effect == "restart" and current.status == "running":
         return change._replace(kind="restart", reason=_differ(fields))
     if wants_running and current.status == "stopped":
         return change._replace(kind="start", reason=_stopped(record, fields))
     if not wants_running and current.status == "running":
-        return change._replace(kind="stop", reason="runs, declared stopped")
+        return change._replace(kind="stop", reason=rests or "runs, declared stopped")
     if fields:
         return change._replace(kind="update", reason=_differ(fields))
     if current.made_of is not None and current.made_of.digests != declared.digests:
@@ -166,10 +170,12 @@ def _declared(change: Change, declared: Declaration, current: Observed, record: 
     return change
 
 
-def _undeclared(change: Change) -> Change:
+def _undeclared(change: Change, world: World) -> Change:
     if change.record is None:
         return change._replace(kind="stray", reason="bears our mark, but there is no record of it")
-    return change._replace(kind="retained", reason="not declared")
+    last, current = change.record.last.data, change.current
+    rests = resting(last, change.record, current, world.now) if current is not None else ""
+    return change._replace(kind="retained", reason="not declared", rests=rests)
 
 
 def _choose(

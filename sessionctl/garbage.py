@@ -1,20 +1,25 @@
-"""Who uses the images of a project, and which of them nobody does. Decides; `Project.collect` removes.
+"""Who uses the images of a project, and what of all that it keeps nobody needs. Decides; `Project.collect` removes.
 
 Unknown means keep: while one sandbox cannot be read, nothing is garbage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from sessionctl import snapshots
+from sessionctl.disk import Meter
 from sessionctl.errors import UsageError
 from sessionctl.images import library
 from sessionctl.images.library import Kept
 from sessionctl.model import Declaration
+from sessionctl.trash import Keep, Spent, spent
 
 if TYPE_CHECKING:
     from sessionctl.app import Project
+    from sessionctl.snapshots import Snapshot
 
 
 class Use(NamedTuple):
@@ -37,6 +42,13 @@ class Garbage(NamedTuple):
     """Bytes that go with `layers`."""
     kept: str = ""
     """Why it is not known what is used; then nothing is garbage."""
+    snapshots: tuple[Spent, ...] = ()
+    """Those that are kept no longer."""
+    bases: tuple[str, ...] = ()
+    """Keys of the base layers that nothing stands on."""
+
+    def __bool__(self) -> bool:
+        return bool(self.images or self.layers or self.snapshots or self.bases)
 
 
 def uses(project: Project) -> list[Use]:
@@ -54,17 +66,32 @@ def garbage(project: Project) -> Garbage:
     unknown = _unknown(project)
     if unknown:
         return Garbage((), (), 0, unknown)
-    users, images = _users(project), library.listing(project.directory)
-    loose = library.loose(project.directory, [image for image in images if image.digest in users])
+    directory, meter = project.directory, Meter()
+    sizes: dict[str, int] = {}
+
+    def size_of(snapshot: Snapshot) -> int:
+        if snapshot.id not in sizes:
+            sizes[snapshot.id] = meter.taken(snapshots.place(directory, snapshot.session, snapshot.id))
+        return sizes[snapshot.id]
+
+    tool = project.settings
+    keep = Keep(tool.trash_expiry, tool.trash_size, tool.keep_last, tool.keep_age, tool.keep_named)
+    going = spent(project.snapshots(), project.operations(), keep, size_of, project.now)
+    users, images = _users(project, {each.id for each in going}), library.listing(directory)
+    loose = library.loose(directory, [image for image in images if image.digest in users])
     unused = tuple(image for image in images if image.digest not in users)
-    return Garbage(unused, tuple(loose), library.size(project.directory, loose))
+    bases = project.unused_bases({each.id for each in going})
+    size = library.size(directory, loose) + sum(each.size for each in going)
+    size += meter.taken(*(os.path.join(directory, "bases", key) for key in bases))
+    return Garbage(unused, tuple(loose), size, "", going, bases)
 
 
-def _users(project: Project) -> dict[str, set[str]]:
+def _users(project: Project, without: Collection[str] = ()) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     # A session may have two sandboxes while one replaces the other: each of them uses what it was made of.
     made_of = [(o.session, o.made_of) for o in project.world().observed if o.made_of is not None]
-    made_of += [(f"{each.session} (snapshot)", each.made_of) for each in project.snapshots() if not each.corrupt]
+    kept = [each for each in project.snapshots() if not each.corrupt and each.id not in without]
+    made_of += [(f"{each.session} (snapshot)", each.made_of) for each in kept]
     for name, declaration in [*made_of, *_declared(project).items()]:
         digest = declaration.data.get("image_digest")
         if digest:

@@ -616,31 +616,50 @@ done
 cat "$t/status" "$t/staged" "$t/links"
 """
 
-# All that could be the only way to a commit: every ref, HEAD, reflogs, other worktrees of the
-# session, and the heads that an unfinished merge or rebase has set aside.
-_COUNT = r"""
+# All that holds a commit that nobody has done away with: every ref, HEAD, all of the stash, other worktrees
+# of the session, and the heads that an unfinished merge or rebase has set aside. Reflogs are given as they
+# stand in files: git follows no link to a directory of them.
+TIPS = r"""
 r=$workspace/.git
-for part in refs packed-refs logs worktrees; do
+for part in refs packed-refs worktrees; do
     if [ -e "$r/$part" ]; then ln -s "$r/$part" "$g/$part"; fi
 done
 cat >"$t/known"
+named() { sed -n 's/^\([0-9a-f]\{40,64\}\) \([0-9a-f]\{40,64\}\) .*/\1\n\2/p' "$1" | grep -v '^0*$' >>"$t/known" || :; }
+if [ -f "$r/logs/refs/stash" ]; then named "$r/logs/refs/stash"; fi
 set --
-for f in ORIG_HEAD MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD rebase-merge/orig-head rebase-apply/orig-head; do
+for f in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD rebase-merge/orig-head rebase-apply/orig-head; do
     if [ -f "$r/$f" ] && [ ! -L "$r/$f" ]; then
         set -- "$@" $(head -c 4096 "$r/$f" | sed -n 's/^\([0-9a-f]\{40,64\}\)$/\1/p')
     fi
 done
+"""
+"""A part of a `script`: behind it ``--all "$@" --stdin <"$t/known"`` are all of these, but for what it was given."""
+
+# What has done away with commits keeps them here for a while.
+_REFLOGS = r"""
+find "$r/logs" "$r"/worktrees/*/logs -type f -exec cat {} + 2>/dev/null | head -c 67108864 >"$t/log" || :
+[ "$(wc -c <"$t/log")" -lt 67108864 ]
+named "$t/log"
+if [ -f "$r/ORIG_HEAD" ]; then sed -n '1s/^\([0-9a-f]\{40,64\}\)$/\1/p' "$r/ORIG_HEAD" >>"$t/known"; fi
+"""
+
+_COUNT = r"""
 count() { git rev-list --count "$@" || echo -; }
 count "$since..$commit"
 if [ -n "$tip" ] && git cat-file -e "$tip^{commit}" 2>/dev/null; then count "$commit..$tip"; else echo -; fi
-count --ignore-missing --all --reflog "$@" --stdin <"$t/known"
+count --ignore-missing --all "$@" --stdin <"$t/known"
 """
 
 _PATHS_KEPT = 10
 _PART_LIMIT = 65536
 
 
-def _script(body: str, commit: str, since: str = "", tip: str = "") -> tuple[str, ...]:
+def script(body: str, commit: str, since: str = "", tip: str = "") -> tuple[str, ...]:
+    """What an `Inside` must run: `body`, in which git has the session's objects in a git directory of ours, ``$g``.
+
+    ``$t`` is an empty directory, ``$commit`` what is checked out; `since` and `tip` are there by their names.
+    """
     names = "workspace=$1 objects=$2 base=$3 limit=$4 commit=$5 since=$6 tip=$7\n"
     return ("sh", "-c", names + PRIVATE + body, "sh", WORKSPACE, OBJECTS, BASE, str(_PART_LIMIT), commit, since, tip)
 
@@ -670,7 +689,7 @@ def full_status(
     outside = [path for path in paths if path != b".git" and not path.startswith(b".git/")]
     try:
         listed = sorted(path for path in compared if not _GIT_PATH.search(path))
-        done = inside(_script(_STATUS, head.commit), b"".join(path + b"\0" for path in listed))
+        done = inside(script(_STATUS, head.commit), b"".join(path + b"\0" for path in listed))
         said = printable(done.stderr.decode("utf-8", "backslashreplace").strip()[:500])
         if done.code:
             return None, (), f"git status inside: {said or f'exit code {done.code}'}"
@@ -761,16 +780,24 @@ def _link_paths(data: bytes) -> Iterable[bytes]:
 
 
 def count(
-    inside: Inside, commit: str, base: str, base_tip: str | None, host_tips: Iterable[str]
+    inside: Inside,
+    commit: str,
+    base: str,
+    base_tip: str | None,
+    host_tips: Iterable[str],
+    *,
+    reflogs: bool = False,
 ) -> tuple[int | None, int | None, int | None]:
-    """Commits ahead of `base`, behind `base_tip`, and unpushed: on any ref, HEAD, stash, reflog or worktree of
-    the session and reachable from neither `base` nor any of `host_tips`.
+    """Commits ahead of `base`, behind `base_tip`, and unpushed: on any ref, HEAD, stash or worktree of the session
+    and reachable from neither `base` nor any of `host_tips`.
 
+    With `reflogs`, those count too that were amended, rebased or reset away, and that git still has.
     None for each that is not known: `base_tip` is None or not among the session's objects, git failed.
     """
     known = "".join(f"^{tip}\n" for tip in {base, *host_tips})
     try:
-        done = inside(_script(_COUNT, commit, base, base_tip or ""), known.encode())
+        body = f"{TIPS}{_REFLOGS if reflogs else ''}{_COUNT}"
+        done = inside(script(body, commit, base, base_tip or ""), known.encode())
     except CommandError:
         return None, None, None
     lines = done.stdout.split(b"\n")

@@ -6,14 +6,14 @@ inspection sandbox, and only when what was read last no longer holds. Decides no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 from sessionctl import beneath, git, process, workspace
 from sessionctl.backends import Backend
 from sessionctl.errors import GitError, SessionctlError
-from sessionctl.model import GitState, Observed, Record, Workspace
+from sessionctl.model import GitState, Merged, Observed, Record, Workspace
 
 Depth = Literal["head", "counts", "changes", "full"]
 """How far to look: branch and commit, as files · also ahead, behind and unpushed, if they moved ·
@@ -102,12 +102,34 @@ class Reader:
             return state
         if state.commit is None:
             return state._replace(ahead=None, behind=None, unpushed=None, against=against)
-        kept = (tip for ref, tip in self._refs.tips.items() if not ref.startswith(self._own))
-        ahead, behind, unpushed = git.count(self.inside(observed), state.commit, base, tip, kept)
+        ahead, behind, unpushed = git.count(self.inside(observed), state.commit, base, tip, self._kept)
         if behind is None and tip is not None:
             # With a history of its own the session lacks the tip; the host may have the session's commit.
             behind = git.host_count(self._repository, state.commit, tip)
         return state._replace(ahead=ahead, behind=behind, unpushed=unpushed, against=against)
+
+    def with_reflogs(self, observed: Observed, state: GitState) -> GitState:
+        """`state`, just read of `observed`, with what was amended, rebased or reset away among the unpushed commits."""
+        stands_on = observed.workspace
+        if state.commit is None or stands_on is None or not stands_on.commit:
+            return state
+        inside = self.inside(observed)
+        *_, unpushed = git.count(inside, state.commit, stands_on.commit, None, self._kept, reflogs=True)
+        return state._replace(unpushed=unpushed)
+
+    def merged(self, observed: Observed, state: GitState) -> Merged:
+        """What of the unpushed commits in `state`, which was just read of `observed`, is merged."""
+        if not state.unpushed or state.commit is None or observed.workspace is None:
+            return Merged()
+        from sessionctl import merged
+
+        kept = set(self._kept)
+        return merged.look(self.inside(observed), self._repository, state, observed.workspace.commit, kept)
+
+    @property
+    def _kept(self) -> Iterator[str]:
+        """What the refs are at that hold commits when the session is gone."""
+        return (tip for ref, tip in self._refs.tips.items() if not ref.startswith(self._own))
 
     @property
     def _own(self) -> str:

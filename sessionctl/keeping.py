@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sessionctl import beneath, git, process, snapshots, switching, trees, workspace
+from sessionctl import beneath, git, lifetime, process, snapshots, switching, trees, workspace
 from sessionctl.errors import CommandError, ConflictError, SessionctlError, StoreError, UsageError
 from sessionctl.history import explained
 from sessionctl.model import Declaration, GitState, Observed, Record, SessionSpec, require_name
@@ -307,6 +307,8 @@ def _bring(
         git=snapshot.git,
         created_at=before.created_at if before else snapshot.created_at,
         last_active=now,
+        expires_at=lifetime.expires_at(made_of, before, now),
+        idle_set=lifetime.idle_set(made_of, before, now),
     )
     site.store.save(after)
     if fits and current is not None:
@@ -413,15 +415,17 @@ def fork(site: Site, name: str, new: str, snapshot: Snapshot | None = None) -> R
         protect=False,
         workspace=old.workspace._replace(branch=f"agents/{new}" if old.workspace.branch else ""),
     )
-    now = site.clock()
+    now, declaration = site.clock(), Declaration.of(spec)
     made = Record(
         session=new,
         sandbox="",
         backend=told.backend,
-        last=Declaration.of(spec),
+        last=declaration,
         base=told.base,
         created_at=now,
         last_active=now,
+        expires_at=lifetime.expires_at(declaration, None, now),
+        idle_set=lifetime.idle_set(declaration, None, now),
     )
     # First of all: whatever ends this half-way, it is known whose the files are.
     site.store.save(made)
@@ -509,6 +513,8 @@ def undo(site: Site, operation: Operation) -> list[Undone]:
 
 def _brought_back(site: Site, operation: Operation, name: str) -> Undone:
     found = [s for s in snapshots.of_session(site.directory, name) if s.operation == operation.id and s.by == "rescue"]
+    if not found and operation.expired is not None:
+        return Undone(name, False, "what was kept of it is gone: gc took it out of the trash")
     if not found:
         return Undone(name, True, "nothing of it was taken away: its work and home are as they were")
     rescue = found[-1]

@@ -67,9 +67,7 @@ LEAST_MEMORY = 16 * 1024 * 1024
 SOURCE_BYTES = 16 * 1024 * 1024
 
 NOT_YET: Mapping[str, frozenset[str]] = {
-    "": frozenset(
-        {"args", "budget", "command", "idle_stop", "model", "on_prune"} | {"prompt", "runtime", "ttl", "visible"}
-    ),
+    "": frozenset({"args", "budget", "command", "model", "prompt", "runtime", "visible"}),
     "agent": frozenset({"args", "model", "prompt"}),
     "network": frozenset({"allow"}),
     "workspace": frozenset({"source"}),
@@ -245,12 +243,20 @@ def _cpus(number: float) -> float:
 
 
 def _wall(text: str) -> str:
+    return _duration(text, 366)
+
+
+def _lasting(text: str) -> str:
+    return _duration(text, 3660) if text else text
+
+
+def _duration(text: str, days: int) -> str:
     try:
         seconds = parse_duration(text)
     except UsageError as error:
         raise wrong(str(error), error.hint) from None
-    if not 1 <= seconds <= 366 * 86400:
-        raise wrong(f"{_quoted(text)} is not from 1s to 366d")
+    if not 1 <= seconds <= days * 86400:
+        raise wrong(f"{_quoted(text)} is not from 1s to {days}d")
     return text
 
 
@@ -312,6 +318,7 @@ def _without_default(schema: dict[str, Any]) -> None:
 
 _NAME = _text("^[a-z0-9][a-z0-9-]{0,62}$")
 _Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_label)]
+_Lasting = Annotated[str, AfterValidator(_lasting), _text("^$|[smhdwSMHDW]")]
 _Scalar = Discriminator(lambda value: "(table)" if isinstance(value, dict) else "(text)")
 # Says which half of `string or table` was meant, so that a message speaks of that half only.
 
@@ -480,7 +487,7 @@ _Network = Annotated[
 ]
 
 
-_PLAIN = ("backend", "agent", "title", "state", "protect", "parent", "network")
+_PLAIN = ("backend", "agent", "title", "state", "protect", "ttl", "idle_stop", "on_prune", "parent", "network")
 """Keys whose value is the field's."""
 
 
@@ -517,6 +524,21 @@ class SessionTable(_Table):
     state: Literal["running", "stopped"] = Field(default="running", description="Whether `apply` lets it run.")
     protect: bool = Field(
         default=False, description="Whether `prune` must never take it, also after its block is gone."
+    )
+    ttl: _Lasting = Field(
+        default="",
+        description="How long after this was applied `prune` may take the session although it is declared, if it holds "
+        "no work: such as 7d. `apply` makes it anew.",
+    )
+    idle_stop: _Lasting = Field(
+        default="",
+        description="How long the session must be unused, and nothing run in it, for the next `apply` or `prune` to "
+        "stop it: such as 2h. It runs again with `start`.",
+    )
+    on_prune: Literal["snapshot", "delete"] = Field(
+        default="snapshot",
+        description="snapshot: what `prune` takes away goes to the trash, and `undo` brings it back; delete: nothing "
+        "is kept, and whatever lies in the home or is only merged in another form keeps the session.",
     )
     parent: Annotated[str, AfterValidator(_parent), _text("^([a-z0-9][a-z0-9-]{0,62})?$")] = Field(
         default="",

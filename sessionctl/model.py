@@ -79,6 +79,9 @@ EFFECT: Mapping[str, Effect] = {
     "metadata": "in-place",
     "state": "in-place",
     "protect": "in-place",
+    "ttl": "in-place",
+    "idle_stop": "in-place",
+    "on_prune": "in-place",
     "parent": "in-place",  # it matters when a session is made, and says where it came from afterwards
     "env": "in-place",
     "limits": "in-place",  # of a cgroup they are values, without one they are of the next exec
@@ -215,6 +218,12 @@ class SessionSpec(NamedTuple):
     metadata: Mapping[str, str] = _NONE
     state: State = "running"
     protect: bool = False
+    ttl: str = ""
+    """A duration after which it may be pruned although it is declared; empty: none."""
+    idle_stop: str = ""
+    """A duration for which it must be unused to be stopped; empty: it runs on."""
+    on_prune: str = "snapshot"
+    """What `prune` makes of its files: ``snapshot``, to be brought back, or ``delete``."""
     parent: str = ""
     """The session it is, or was, made as a copy of."""
     setup: tuple[str, ...] = ()
@@ -242,6 +251,9 @@ class SessionSpec(NamedTuple):
             "metadata": dict(self.metadata),
             "state": self.state,
             "protect": self.protect,
+            "ttl": self.ttl,
+            "idle_stop": self.idle_stop,
+            "on_prune": self.on_prune,
             "parent": self.parent,
             "setup": list(self.setup),
             "workspace": {name: _plain(value) for name, value in self.workspace._asdict().items()},
@@ -475,6 +487,15 @@ class GitState(NamedTuple):
     """The first few paths that make it dirty, for people; quoted by git."""
 
 
+class Merged(NamedTuple):
+    """What of a session's unpushed commits the host has in another form: squashed, rebased or picked."""
+
+    commits: int = 0
+    """How many of them."""
+    into: tuple[str, ...] = ()
+    """The commits of the host that hold the same."""
+
+
 class Record(NamedTuple):
     """What sessionctl last did for a session. History and ownership, never status."""
 
@@ -492,6 +513,10 @@ class Record(NamedTuple):
     last_active: float = 0.0
     stopped_at: float | None = None
     """When a person stopped it by hand; None when it was not or was started since."""
+    expires_at: float | None = None
+    """When its ttl is over; set when that was declared."""
+    idle_set: float | None = None
+    """When its idle_stop was declared."""
     corrupt: str = ""
     """Why the stored record could not be read; the other fields then hold what could."""
 
@@ -517,6 +542,8 @@ class World(NamedTuple):
     """Per declared session that must be made: the commit its base is now."""
     warned: Mapping[str, tuple[str, ...]] = _NONE
     """Per declared session, what works here otherwise than a person may expect."""
+    merged: Mapping[str, Merged] = _NONE
+    """Per session asked about that has unpushed commits: what of them is merged."""
     homes: Mapping[str, tuple[str, ...]] = _NONE
     """Per session asked about: the first few files of its home that only it has."""
     trusted: Mapping[str, frozenset[str]] = _NONE

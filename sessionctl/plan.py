@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 from sessionctl import errors
 from sessionctl.diff import Change, Kind, in_sync
-from sessionctl.model import HAS_BRANCH, ISOLATES, GitState, Observed, World, kind_of
+from sessionctl.lifetime import expired
+from sessionctl.model import HAS_BRANCH, ISOLATES, GitState, Merged, Observed, World, kind_of
 from sessionctl.units import duration
 
 Verb = Literal[
@@ -22,8 +23,10 @@ Verb = Literal[
     "branch",
     "update",
     "verify",
+    "rest",
     "remove",
     "rescue",
+    "delete",
     "record",
     "forget",
 ]
@@ -89,7 +92,8 @@ class Lane(NamedTuple):
     @property
     def removes(self) -> bool:
         """Whether nothing of the session is to stay."""
-        return self.change.declared is None and any(action.verb in ("remove", "rescue") for action in self.actions)
+        verbs = {action.verb for action in self.actions}
+        return "forget" in verbs and bool(verbs & {"remove", "rescue", "delete"})
 
     @property
     def takes_away(self) -> bool:
@@ -349,7 +353,7 @@ def _all(change: Change) -> tuple[Observed, ...]:
 
 def _run(change: Change, target: Observed | None) -> Iterable[Action]:
     assert change.declared is not None
-    if change.declared.data["state"] == "running":
+    if change.declared.data["state"] == "running" and not change.rests:
         yield Action("start", "declared running", target)
         if change.setup:
             yield Action("setup", _setup(change), target)
@@ -429,23 +433,36 @@ def _warnings(change: Change, world: World, takes: Sequence[str]) -> tuple[str, 
 
 
 def _prune_lane(change: Change, world: World, policy: Policy) -> Lane:
-    if change.declared is not None:
+    over = expired(change.declared, change.record, world.now)
+    if change.declared is not None and (not over or change.current is None):
         asked = change.session in policy.names
-        return Lane(change, kept="declared in the manifest: remove its block first" if asked else "")
+        return Lane(change, _rest(change), kept="declared in the manifest: remove its block first" if asked else "")
     if change.kind == "forget":
         return Lane(change, (Action("forget", change.reason),))
+    if change.declared is not None:
+        change = change._replace(reason=over)
     kept = _kept(change, world, policy)
     if kept:
-        return Lane(change, kept=kept)
-    return Lane(change, tuple(_prune(change)))
+        return Lane(change, _rest(change), kept=kept)
+    return Lane(change, tuple(_prune(change, world)))
 
 
-def _prune(change: Change) -> Iterable[Action]:
+def _rest(change: Change) -> tuple[Action, ...]:
+    """What ends processes that are not to run. Nothing else is changed: that is `apply`'s."""
+    if change.rests and change.kind != "conflict" and change.current and change.current.status == "running":
+        return (Action("rest", change.rests, change.current),)
+    return ()
+
+
+def _prune(change: Change, world: World) -> Iterable[Action]:
     sandboxes = _all(change)
     yield from (Action("stop", "idle", each) for each in sandboxes if each.status == "running")
     if change.current is not None:
-        yield Action("verify", "clean, held elsewhere and idle, looked at again now that nothing runs", change.current)
-        yield Action("rescue", "not declared, clean, idle: its files go to the trash", change.current)
+        yield Action("verify", "looked at again, now that nothing runs", change.current)
+        if deletes(change):
+            yield Action("delete", f"{_clean(change, world)}: its files are deleted", change.current)
+        else:
+            yield Action("rescue", f"{_clean(change, world)}: its files go to the trash", change.current)
     else:
         yield from (Action("remove", "its work and home are gone", each) for each in sandboxes)
     yield Action("forget", "nothing is left of it")
@@ -464,21 +481,38 @@ def _kept(change: Change, world: World, policy: Policy) -> str:
         return "no sandbox of it is whole, so its work cannot be read: put the block back and apply"
     if change.record and change.record.corrupt:
         return f"its record is corrupt: {change.record.corrupt}"
+    name = change.session
     stays = made_of is not None and made_of.data["workspace"]["mode"] == "bind"
-    reason = unclean(world.git.get(change.session), world.homes.get(change.session), stays=stays)
+    merged, home = world.merged.get(name, Merged()), world.homes.get(name)
+    reason = unclean(world.git.get(name), merged, home, stays=stays, gone=deletes(change))
     return reason or _in_use(change, world, policy)
 
 
-def unclean(git: GitState | None, home: Sequence[str] | None, *, stays: bool = False) -> str:
-    """Why a workspace and a home may hold work that is nowhere else; empty when they provably do not.
+def deletes(change: Change) -> bool:
+    """Whether nothing is to be kept of a session: all that is known of it has to say so."""
+    known = [change.record.last.data] if change.record is not None else []
+    known += [change.current.made_of.data] if change.current is not None and change.current.made_of else []
+    return bool(known) and all(data.get("on_prune") == "delete" for data in known)
+
+
+def unclean(
+    git: GitState | None,
+    merged: Merged,
+    home: Sequence[str] | None,
+    *,
+    stays: bool = False,
+    gone: bool = False,
+) -> str:
+    """Why a session may hold work that is nowhere else; empty when it provably does not.
 
     Asked when the plan is made, and again under the lock before anything goes. With `stays` the
-    workspace is not removed with its session, and nobody asks what it holds.
+    workspace is not removed with its session, and nobody asks what it holds. With `gone` nothing is
+    kept of it; otherwise all its files are, and what lies in its home is no reason for it to stay.
     """
-    return ("" if stays else _unclean_workspace(git)) or _unclean_home(home)
+    return ("" if stays else _unclean_workspace(git, merged, gone)) or (_unclean_home(home) if gone else "")
 
 
-def _unclean_workspace(git: GitState | None) -> str:
+def _unclean_workspace(git: GitState | None, merged: Merged, gone: bool) -> str:
     if git is None:
         return "its workspace was not looked at"
     if git.error:
@@ -490,17 +524,40 @@ def _unclean_workspace(git: GitState | None) -> str:
         return f"files that no commit holds: {some}" if some else "files that no commit holds"
     if git.unpushed is None:
         return "it is not known whether its commits are held elsewhere"
-    if git.unpushed:
-        commits = f"{git.unpushed} commit{'s' * (git.unpushed > 1)}"
-        return f"{commits} that no host branch, remote or fetched ref holds: sessionctl fetch"
+    left = git.unpushed - merged.commits
+    if left:
+        beside = f", beside {merged.commits} that are merged as {_short(merged)}" if merged.commits else ""
+        commits = f"{left} commit{'s' * (left > 1)}"
+        return f"{commits} that no host branch, remote or fetched ref holds{beside}: sessionctl fetch"
+    if merged.commits and gone:
+        return f"its commits are merged as {_short(merged)}, and {_DELETES}: sessionctl fetch"
     return ""
+
+
+_DELETES = "nothing would be kept of that (on_prune is delete)"
+
+
+def _clean(change: Change, world: World) -> str:
+    """Why nothing is lost with a session, for who is asked whether it may go."""
+    made_of = change.current.made_of if change.current else None
+    if made_of is not None and made_of.data["workspace"]["mode"] not in HAS_BRANCH:
+        return "nothing in it that is its own"
+    merged = world.merged.get(change.session, Merged())
+    if merged.commits:
+        return f"no file of its own, {merged.commits} commit{'s' * (merged.commits > 1)} merged as {_short(merged)}"
+    return "no file of its own, and the repository has its commits"
+
+
+def _short(merged: Merged) -> str:
+    some = ", ".join(commit[:10] for commit in merged.into[:3])
+    return f"{some} and {len(merged.into) - 3} more" if len(merged.into) > 3 else some
 
 
 def _unclean_home(home: Sequence[str] | None) -> str:
     if home is None:
         return "its home was not looked at"
     if home:
-        return f"its home holds {', '.join(home[:3])}{', ...' if len(home) > 3 else ''}"
+        return f"its home holds {', '.join(home[:3])}{', ...' if len(home) > 3 else ''}, and {_DELETES}"
     return ""
 
 
@@ -517,8 +574,10 @@ def _in_use(change: Change, world: World, policy: Policy) -> str:
     if change.record is None:
         return "no record says when it was last used"
     unused = world.now - change.record.last_active
+    if unused < 0:
+        return "last used in the future, by this clock: it is not known for how long it is idle"
     if unused < policy.idle:
-        return f"used {duration(max(unused, 0))} ago, idle is {duration(policy.idle)}"
+        return f"used {duration(unused)} ago, idle is {duration(policy.idle)}"
     return ""
 
 
@@ -528,7 +587,7 @@ def _in_use(change: Change, world: World, policy: Policy) -> str:
 def _text(plan: Plan) -> Iterable[str]:
     for lane in plan.lanes:
         change = lane.change
-        if change.kind == "keep" and not lane.kept:
+        if change.kind == "keep" and not lane.kept and not lane.actions:
             continue
         yield f"{change.session}: {change.kind}: {change.reason}"
         yield from (f"  {f.path}: {f.before!r} -> {f.after!r} ({f.effect})" for f in change.fields)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sessionctl.app import Check, Session
     from sessionctl.comparing import Difference
     from sessionctl.copying import Copied
+    from sessionctl.disk import Disk
     from sessionctl.executor import Outcome
     from sessionctl.garbage import Garbage, Use
     from sessionctl.images.library import Kept
@@ -126,10 +127,12 @@ def _tells(lane: Lane, plan: Plan) -> bool:
 def _lane(lane: Lane, width: int, paint: Paint) -> Iterable[str]:
     change = lane.change
     sign, colour = ("-", "red") if lane.removes else _SIGNS[change.kind]
-    reason = f"kept: {lane.kept}" if lane.kept else change.reason
+    reason = change.reason
+    if lane.kept:
+        reason = f"kept: {lane.kept}" if change.declared is None else f"{reason}; kept: {lane.kept}"
     if not lane.kept and change.kind == "start" and change.record is not None and change.record.stopped_at is not None:
         reason += f" at {moment(change.record.stopped_at)}"
-    kind = "remove" if lane.removes else change.kind
+    kind = _kind(lane)
     name = paint("bold", f"{change.session:{width}}")
     yield f"{paint(colour, sign)} {name}  {paint(colour, f'{kind:8}')}  {printable(reason)}"
     pad = " " * 6
@@ -151,6 +154,13 @@ def _lane(lane: Lane, width: int, paint: Paint) -> Iterable[str]:
         yield f"{pad}{paint('dim', ' → '.join(steps))}"
 
 
+def _kind(lane: Lane) -> str:
+    """What becomes of a session, in a word."""
+    if lane.removes:
+        return "remove"
+    return "stop" if any(action.verb == "rest" for action in lane.actions) else lane.change.kind
+
+
 def _step(lane: Lane, action: Action) -> str:
     if action.verb not in _TELLING:
         return action.verb
@@ -158,13 +168,13 @@ def _step(lane: Lane, action: Action) -> str:
     return f"{action.verb} ({action.reason}{at})"
 
 
-_TELLING = ("rename", "prepare", "setup", "branch")
+_TELLING = ("rename", "prepare", "setup", "branch", "rest", "rescue", "delete")
 
 
 def _summary(plan: Plan) -> str:
     kinds: dict[str, int] = {}
     for lane in plan.work:
-        kind = "remove" if lane.removes else lane.change.kind
+        kind = _kind(lane)
         kinds[kind] = kinds.get(kind, 0) + 1
     parts = [f"{count} to {kind}" for kind, count in kinds.items()]
     if plan.policy.prune:
@@ -311,6 +321,9 @@ def session_data(session: Session) -> dict[str, Any]:
         "base": (record.base if record else "") or None,
         "declared": session.declared,
         "protected": bool(data.get("protect")),
+        "expires_at": moment(record.expires_at) if record else None,
+        "idle_stop": data.get("idle_stop") or None,
+        "on_prune": data.get("on_prune") or "snapshot",
         "parent": data.get("parent") or None,
         "stray": session.stray,
         "sandbox": observed.id if observed and observed.id else None,
@@ -345,6 +358,8 @@ def sessions_text(sessions: Sequence[Session], now: float, paint: Paint) -> str:
         mark = "stray" if s.stray else "" if s.declared else "retained"
         kind = kind_of(_made_of(s)["workspace"]) if _made_of(s) else "clone"
         notes = [mark, kind if kind != "clone" else "", *(["record corrupt"] if s.record and s.record.corrupt else [])]
+        if s.record and s.record.expires_at is not None and s.record.expires_at <= now:
+            notes.append("its ttl is over")
         if s.observed and s.observed.not_enforced:
             notes.append(f"not enforced: {', '.join(s.observed.not_enforced)}")
         notes.append(s.data.get("title", ""))
@@ -429,11 +444,13 @@ def garbage_text(found: Garbage) -> str:
     """What `gc` would remove, or why nothing."""
     if found.kept:
         return f"nothing is removed: {printable(found.kept)}"
-    if not found.images and not found.layers:
-        return "every image is in use"
-    lines = [f"- {_short(image.digest)}  {printable(image.source)}" for image in found.images]
-    layers = f"{len(found.layers)} layer{'s' * (len(found.layers) != 1)}"
-    return "\n".join([*lines, f"{layers} that nothing else uses, {size(found.size)}"])
+    if not found:
+        return "nothing to remove"
+    lines = [f"- snapshot {each.id} of {each.session}  {size(each.size)}  {each.why}" for each in found.snapshots]
+    lines += [f"- image {_short(image.digest)}  {printable(image.source)}" for image in found.images]
+    parts = [(len(found.layers), "layer"), (len(found.bases), "base layer")]
+    loose = [f"{count} {word}{'s' * (count != 1)} that nothing else uses" for count, word in parts if count]
+    return "\n".join([*lines, *loose, f"{size(found.size)} in all"])
 
 
 def _short(digest: str) -> str:
@@ -482,6 +499,12 @@ def status_text(session: Session, files: Mapping[str, str], events: Sequence[Ent
         lines.append(("", paint("yellow", f"not enforced: {', '.join(observed.not_enforced)}")))
     if data.get("protect"):
         lines.append(("protected", "yes"))
+    if record and record.expires_at is not None:
+        lines.append(("ttl", f"{data.get('ttl')}, until {moment(record.expires_at)}: then prune may take it"))
+    if data.get("idle_stop"):
+        lines.append(("idle_stop", f"{data['idle_stop']}: stopped by the first apply or prune after that"))
+    if data.get("on_prune") == "delete":
+        lines.append(("on_prune", "delete: prune keeps nothing of it"))
     if record:
         lines.append(("made", f"{moment(record.created_at)}, last used {moment(record.last_active)}"))
         if record.corrupt:
@@ -587,7 +610,7 @@ def operations_text(found: Sequence[Operation], now: float, paint: Paint) -> str
             (each.verb, ""),
             (f"{duration(max(now - each.time, 0))} ago", ""),
             (_listed(each.sessions), ""),
-            ("undone" if each.undone is not None else "", "dim"),
+            ("undone" if each.undone is not None else "expired" if each.expired is not None else "", "dim"),
         )
         for each in found
     ]
@@ -611,7 +634,7 @@ def outcomes_text(plan: Plan, outcomes: Sequence[Outcome], paint: Paint = PLAIN)
     for lane in plan.work:
         mine = [outcome for outcome in outcomes if outcome.session == lane.session]
         failed = next((outcome for outcome in mine if outcome.result == "failed"), None)
-        kind = "remove" if lane.removes else lane.change.kind
+        kind = _kind(lane)
         if failed is not None:
             lines.append(
                 f"{paint('red', 'failed')}  {lane.session}: {failed.action.verb}: {safe_block(str(failed.error))}"
@@ -781,6 +804,10 @@ def garbage_data(found: Garbage) -> dict[str, Any]:
     return {
         "images": [_image_data(image) for image in found.images],
         "layers": list(found.layers),
+        "snapshots": [
+            {"id": each.id, "session": each.session, "size": each.size, "reason": each.why} for each in found.snapshots
+        ],
+        "bases": list(found.bases),
         "size": found.size,
         "kept": found.kept or None,
     }
@@ -806,6 +833,72 @@ def moment(seconds: float | None) -> str | None:
 
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+
+
+def disk_text(disk: Disk, paint: Paint) -> str:
+    """A table of what sessions take on the disk, and what they share."""
+    rows = [
+        (
+            (each.session, "bold"),
+            *((size(part), "") for part in each[1:6]),
+            (f"{'' if each.whole else 'at least '}{size(each.total)}", ""),
+        )
+        for each in disk.sessions
+    ]
+    heads = ("NAME", "WORKSPACE", "HOME", "SANDBOX", "SNAPSHOTS", "TRASH", "TOTAL")
+    total = sum(each.total for each in disk.sessions) + disk.bases + disk.images
+    shared = f"base layers {size(disk.bases)}, images {size(disk.images)}"
+    return f"{table(heads, rows, paint)}\nshared, and counted once: {shared}\nin all: {size(total)}"
+
+
+def disk_data(disk: Disk) -> dict[str, Any]:
+    """The JSON form of the same; its shape is described in docs/json.md."""
+    sessions = [
+        {
+            "name": each.session,
+            "workspace": each.workspace,
+            "home": each.home,
+            "sandbox": each.sandbox,
+            "snapshots": each.snapshots,
+            "trash": each.trash,
+            "whole": each.whole,
+        }
+        for each in disk.sessions
+    ]
+    return {"sessions": sessions, "shared": {"bases": disk.bases, "images": disk.images}}
+
+
+def tree_text(sessions: Sequence[Session], paint: Paint) -> str:
+    """Which session was made as a copy of which, one a line; those that are not listed are no parents."""
+    names = {each.name for each in sessions}
+    children: dict[str, list[Session]] = {}
+    for each in sessions:
+        parent = str(each.data.get("parent") or "")
+        children.setdefault(parent if parent in names and parent != each.name else "", []).append(each)
+    lines: list[str] = []
+    shown: set[str] = set()
+
+    def below(parent: str, indent: str) -> None:
+        for number, each in enumerate(children.get(parent, ()), start=1):
+            if each.name in shown:
+                continue  # a declaration may lead in a circle
+            shown.add(each.name)
+            last = number == len(children[parent])
+            branch = (indent + ("└─ " if last else "├─ ")) if parent else ""
+            origin = str(each.data.get("parent") or "")
+            from_ = f"  (from {printable(origin)}, which is not here)" if not parent and origin else ""
+            status = "not made" if each.status == "gone" and each.record is None else each.status
+            lines.append(f"{branch}{paint('bold', each.name)}  {status}  {_branch(each.git)}{from_}")
+            below(each.name, indent + ("   " if last else "│  ") if parent else " ")
+
+    below("", "")
+    for each in sessions:
+        if each.name not in shown:
+            children.setdefault("", []).append(each)
+            shown.add(each.name)
+            lines.append(f"{paint('bold', each.name)}  {each.status}  {_branch(each.git)}")
+            below(each.name, " ")
+    return "\n".join(lines)
 
 
 def as_json(data: Mapping[str, Any] | Sequence[Any]) -> str:

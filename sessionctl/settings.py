@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     SkipValidation,
     StrictBool,
+    StrictStr,
     ValidationError,
 )
 from pydantic.fields import FieldInfo
@@ -33,6 +34,7 @@ from sessionctl.errors import ManifestError, Problem, UsageError
 from sessionctl.locate import Document, dotted, load_document
 from sessionctl.manifest import KINDS, near, words, wrong
 from sessionctl.model import effect_of
+from sessionctl.units import parse_duration, parse_size
 
 NOT_SETTINGS = frozenset({"SESSIONCTL_BWRAP"})
 """Variables that are read elsewhere. SESSIONCTL_BWRAP: the bubblewrap program (backends/bubblewrap)."""
@@ -40,7 +42,7 @@ NOT_SETTINGS = frozenset({"SESSIONCTL_BWRAP"})
 _SESSION = "SESSIONCTL_SESSION__"
 _TOOL = ("state_dir", "jobs", "color")
 """What flags, variables and the user config can all say."""
-_USERS = ("forbid", "hooks")
+_USERS = ("forbid", "hooks", "trash", "snapshots")
 """What only the user config can say. A prohibition that a variable or flag could set, they could also lift, and
 what may happen unasked is nobody's to say who only shares the environment."""
 _CONFIG = (*_TOOL, *_USERS, "defaults")
@@ -105,6 +107,48 @@ class Hooks(BaseModel):
     """Make and start declared sessions."""
 
 
+def _lasting(text: str) -> str:
+    try:
+        seconds = parse_duration(text)
+    except UsageError as error:
+        raise wrong(f"{error} ({error.hint})") from None
+    if not 1 <= seconds <= 3660 * 86400:
+        raise wrong(f"{text!a} is not from 1s to 3660d")
+    return text
+
+
+def _size(text: str) -> str:
+    try:
+        parse_size(text)
+    except UsageError as error:
+        raise wrong(f"{error} ({error.hint})") from None
+    return text
+
+
+class Trash(BaseModel):
+    """What `gc` leaves in the trash: ``[trash]`` of the user config."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    expiry: Annotated[StrictStr, AfterValidator(_lasting)] = "30d"
+    """How long all of it stays."""
+    size: Annotated[StrictStr, AfterValidator(_size)] = ""
+    """What it may take on the disk; what can still be undone stays until it expires."""
+
+
+class Snapshots(BaseModel):
+    """Which snapshots `gc` leaves alone: ``[snapshots]`` of the user config. By itself all of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    last: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10_000)] = 0
+    """The newest of each session."""
+    age: Annotated[StrictStr, AfterValidator(_lasting)] = ""
+    """Those younger than this."""
+    named: StrictBool = False
+    """Whether those with a message may go too."""
+
+
 class Settings(BaseSettings):
     """How the tool works, and what the user says of every session. Made by `load`."""
 
@@ -119,6 +163,8 @@ class Settings(BaseSettings):
     forbid: tuple[Annotated[str, AfterValidator(_prohibition)], ...] = ()
     """What no session may be, as ``path=value``; nothing lifts it."""
     hooks: Hooks = Hooks()
+    trash: Trash = Trash()
+    snapshots: Snapshots = Snapshots()
     session: Mapping[str, str] = {}
     """The variables SESSIONCTL_SESSION__*, by name."""
     config: SkipValidation[Document | None] = None
@@ -198,7 +244,8 @@ def _described(error: ValidationError, origins: Mapping[str, str], document: Doc
     for item in error.errors(include_url=False):
         place, (message, hint) = item["loc"], words(item)
         if item["type"] == "extra_forbidden":
-            message, hint = "unknown key", near(str(place[-1]), Hooks.model_fields)
+            tables: dict[str, type[BaseModel]] = {"hooks": Hooks, "trash": Trash, "snapshots": Snapshots}
+            message, hint = "unknown key", near(str(place[-1]), tables[str(place[0])].model_fields)
         origin = origins[str(place[0])]
         if document and origin.startswith("user config"):
             yield str(ManifestError(document.label, [Problem(dotted(place), message, document.line(place), hint)]))

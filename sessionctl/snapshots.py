@@ -267,6 +267,8 @@ class Operation(NamedTuple):
     """What else undoing it needs, by verb."""
     undone: float | None = None
     """When it was undone (Unix time)."""
+    expired: float | None = None
+    """When `gc` took what it would have needed out of the trash."""
 
 
 def save_operation(directory: str, operation: Operation) -> None:

@@ -6,11 +6,11 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 
-from sessionctl import git, history, identity, keeping, process, secret, workspace
+from sessionctl import git, history, identity, keeping, lifetime, process, secret, workspace
 from sessionctl.errors import BackendError, CommandError, ConflictError, GitError
 from sessionctl.executor import Made, Step
 from sessionctl.model import HAS_BRANCH, Observed, Record, SessionSpec, Workspace
-from sessionctl.plan import Action, Lane, Verb, unclean
+from sessionctl.plan import Action, Lane, Verb, deletes, unclean
 from sessionctl.site import Site
 from sessionctl.units import parse_duration
 
@@ -47,6 +47,8 @@ class _Steps:
             "branch": self.branch,
             "update": self.update,
             "verify": self.verify,
+            "rest": self.rest,
+            "delete": self.delete,
             "remove": self.remove,
             "rescue": self.rescue,
             "record": self.record,
@@ -196,12 +198,32 @@ class _Steps:
 
     def verify(self, lane: Lane, action: Action, made: Observed | None) -> Made:
         target = _one(action.target)
-        state = self.site.reader.look(target, lane.change.record, "full")
+        reader = self.site.reader
+        state = reader.look(target, lane.change.record, "full")
+        stays, gone = history.mode_of(target) == "bind", deletes(lane.change)
+        if gone:
+            state = reader.with_reflogs(target, state)
         home = history.only_here(os.path.join(self.site.directory, "sessions", lane.session, "home"), _injected(target))
-        reason = unclean(state, home, stays=history.mode_of(target) == "bind")
+        reason = unclean(state, reader.merged(target, state), home, stays=stays, gone=gone)
         if reason:
             raise ConflictError(f"{lane.session} changed since the plan was made: {reason}")
         return Made(made)
+
+    def rest(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        done = self.stop(lane, action, made)
+        with self.site.store.writing():
+            state = lane.change.record.git if lane.change.record else None
+            self.site.store.note(lane.session, "stop", git=state, reason=action.reason)
+        return done
+
+    def delete(self, lane: Lane, action: Action, made: Observed | None) -> Made:
+        site, backend = self.site, self.site.backend(_one(action.target).backend)
+        # The files first: a sandbox that has none is what is left of a prune, whoever finds it.
+        workspace.discard(site.directory, lane.session)
+        for each in backend.observe(session=lane.session):
+            if each.id:
+                backend.remove(each)
+        return Made(None)
 
     def remove(self, lane: Lane, action: Action, made: Observed | None) -> Made:
         target = _one(action.target)
@@ -238,7 +260,10 @@ class _Steps:
             setup=self.set_up.get(lane.session, before.setup if before else ""),
             git=state,
             created_at=before.created_at if before else now,
-            last_active=before.last_active if before else now,
+            # What is started is not idle for as long as it was before: the next apply would stop it again.
+            last_active=before.last_active if before and not any(a.verb == "start" for a in lane.actions) else now,
+            expires_at=lifetime.expires_at(declared, before, now),
+            idle_set=lifetime.idle_set(declared, before, now),
         )
         with site.store.writing():
             if site.store.save(after):
@@ -253,6 +278,8 @@ class _Steps:
             if lane.session in self.rescued:
                 kept, undo = self.rescued[lane.session], f"sessionctl undo {self.operation}"
                 self.site.store.note(lane.session, "prune", git=state, snapshot=kept, undo=undo)
+            elif any(each.verb == "delete" for each in lane.actions):
+                self.site.store.note(lane.session, "prune", git=state, reason="its files were deleted")
             else:
                 self.site.store.note(lane.session, "forget", git=state)
             self.site.store.forget(lane.session)

@@ -84,7 +84,9 @@ CREATE TRIGGER journal_grows BEFORE INSERT ON journal WHEN NEW.number IN (SELECT
 PRAGMA user_version = 1;
 """
 
-_MIGRATIONS: Sequence[Sequence[str]] = ()
+_MIGRATIONS: Sequence[Sequence[str]] = (
+    ("ALTER TABLE record ADD COLUMN expires_at REAL", "ALTER TABLE record ADD COLUMN idle_set REAL"),
+)
 """The statements that make schema 2 of schema 1, then 3 of 2, and so on."""
 
 _TEXT, _REAL, _COUNT = (str,), (float,), (int,)
@@ -116,6 +118,8 @@ _COLUMNS: Mapping[str, tuple[type, ...]] = {
     "seen": _TEXT,
     "against": _TEXT,
     "changes": _TEXT,
+    "expires_at": _REAL_OR_NULL,
+    "idle_set": _REAL_OR_NULL,
 }
 """The columns of a record in the order they are read and written, and what may be in them."""
 
@@ -126,7 +130,7 @@ _WELL_FORMED = " AND ".join(f"json_valid({name}) AND substr({name}, 1, 1) = '{fi
 _SELECT = f"SELECT {', '.join(_COLUMNS)}, {_WELL_FORMED} FROM record"
 _REPLACE = f"INSERT OR REPLACE INTO record ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 
-_SHOWN = frozenset({"name", "backend", "image", "agent", "title", "tags", "metadata", "state", "protect"})
+_SHOWN = frozenset({"name", "backend", "image", "agent", "title", "tags", "metadata", "state", "protect", "idle_stop"})
 
 
 class Entry(NamedTuple):
@@ -412,7 +416,9 @@ class Store:
                 os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
                 connection = _connect(temporary)
                 try:
-                    connection.executescript(f"PRAGMA journal_mode = OFF; BEGIN; {_SCHEMA_1} COMMIT;")
+                    later = "".join(f"{statement};" for statements in _MIGRATIONS for statement in statements)
+                    version = f"PRAGMA user_version = {_newest()};"
+                    connection.executescript(f"PRAGMA journal_mode = OFF; BEGIN; {_SCHEMA_1} {later} {version} COMMIT;")
                 finally:
                     connection.close()
                 with suppress(FileExistsError, FileNotFoundError):  # made, or swept away, by another process
@@ -608,7 +614,8 @@ def _built(row: tuple[Any, ...], corrupt: str = "") -> Record:
     (
         session, sandbox, backend, replace, restart, in_place, normaliser, shown, declared, base, setup,
         created_at, last_active, stopped_at,
-        branch, commit, dirty, ahead, behind, unpushed, error, dirty_at, seen, against, changes, _,
+        branch, commit, dirty, ahead, behind, unpushed, error, dirty_at, seen, against, changes,
+        expires_at, idle_set, _,
     ) = row  # fmt: skip
     return Record(
         session,
@@ -633,6 +640,8 @@ def _built(row: tuple[Any, ...], corrupt: str = "") -> Record:
         created_at,
         last_active,
         stopped_at,
+        expires_at,
+        idle_set,
         corrupt,
     )
 
@@ -697,6 +706,8 @@ def _row(record: Record) -> tuple[Any, ...]:
         git.seen,
         git.against,
         json.dumps(git.changes),
+        record.expires_at,
+        record.idle_set,
     )
 
 

@@ -77,7 +77,7 @@ def test_a_clock_that_was_set_back_makes_nothing_idle(repository: Repository) ->
     clock.now -= 86400
     repository.declare("")
     (lane,) = Project(repository.root, clock=clock).plan(policy=Policy(prune=True)).lanes
-    assert lane.kept == "used 0s ago, idle is 10m"
+    assert lane.kept == "last used in the future, by this clock: it is not known for how long it is idle"
 
 
 def test_an_unknown_session_is_named_and_a_close_one_offered(repository: Repository) -> None:

@@ -287,11 +287,11 @@ class TestWalk:
             (root / file).write_text("12")
         assert [entry.path for entry in beneath.walk(str(root))] == ["a", "b", "b/x", "b/y", "b/y/1", "c"]
 
-    def test_tells_size_times_and_inode(self, root: Path) -> None:
+    def test_tells_size_times_inode_and_blocks(self, root: Path) -> None:
         (root / "file").write_text("123")
         [entry] = beneath.walk(str(root))
         info = (root / "file").stat()
-        assert entry == ("file", "file", 3, info.st_mtime_ns, info.st_ctime_ns, info.st_ino)
+        assert entry == ("file", "file", 3, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_blocks)
 
     def test_tells_kinds_and_follows_no_link(self, root: Path, outside: Path) -> None:
         (root / "dir").mkdir()

@@ -235,6 +235,7 @@ def test_json_documents_are_as_described(world: World) -> None:
     check("logs", *lines("logs api --json"))
     world.run("sessionctl stop api && sessionctl start api")
     check("ls", said("ls --json"))
+    check("ls --disk", said("ls --disk --json"))
     world.run("mkdir -p root/bin && tar -C root -cf a.tar . && cp a.tar b.tar && echo >> b.tar")
     for image in ("a", "b"):
         text = f'version = 1\n[sessions.image]\nimage = "archive:{image}.tar"\nstate = "stopped"\n'
@@ -245,7 +246,8 @@ def test_json_documents_are_as_described(world: World) -> None:
     assert json.loads(world.run("sessionctl gc --dry-run --json").stdout)["images"] == []
     (kept,) = Path(world.env["SESSIONCTL_STATE_DIR"]).glob("**/snapshots/image")
     beneath.remove_tree(str(kept))
-    check("gc", said("gc --dry-run --json"))
+    spent = {"snapshots": [{"id": "x", "session": "api", "size": 1, "reason": "x"}], "bases": ["x"]}
+    check("gc", said("gc --dry-run --json"), spent)
     (world.project / "sessions.toml").write_text(_MANIFEST)
 
     status = said("status api --json")

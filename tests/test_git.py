@@ -492,12 +492,12 @@ def test_a_very_long_answer_is_cut(world: World) -> None:
         ("true", (0, 0, 0)),
         ("$commit x; $commit y", (2, 0, 2)),
         ("git switch -qc side; $commit x; git switch -q -", (0, 0, 1)),
-        ("$commit x; git reset -q --hard HEAD~", (0, 0, 1)),
+        ("$commit x; git reset -q --hard HEAD~", (0, 0, 0)),
         ("echo x >>a; git stash -q", (0, 0, 2)),
+        ('for n in 1 2 3; do echo $n >>a; GIT_COMMITTER_DATE="@$n +0000" git stash -q; done', (0, 0, 6)),
         ("git checkout -q --detach; $commit x; git checkout -q agents/api; rm -r .git/logs", (0, 0, 0)),
         ("git checkout -q --detach; $commit x; rm -r .git/logs", (1, 0, 1)),
         ("$commit x; git tag t; git reset -q --hard HEAD~; rm -r .git/logs .git/ORIG_HEAD", (0, 0, 1)),
-        ("$commit x; git reset -q --hard HEAD~; rm -r .git/logs", (0, 0, 1)),
         (
             "git worktree add -q w 2>/dev/null; cd w; git checkout -q --detach; $commit x; rm -rf ../.git/logs",
             (0, 0, 1),
@@ -521,6 +521,28 @@ def test_commits_are_counted_wherever_they_are(world: World, script: str, expect
     assert head.commit
     tips = git.host_refs(repo).tips.values()
     assert git.count(world.inside(work), head.commit, work.commit, work.commit, tips) == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("true", 0),
+        ("$commit x; git reset -q --hard HEAD~", 1),
+        ("$commit x; git reset -q --hard HEAD~; rm -r .git/logs", 1),
+        ("$commit x; git commit -q --allow-empty --amend -m y; git commit -q --allow-empty --amend -m z", 3),
+        ("git worktree add -q --detach w; cd w; $commit x; git reset -q --hard HEAD~; rm -rf ../.git/logs", 1),
+        ("rm -rf .git/logs; mkfifo .git/logs", 0),
+        ("mkdir -p .git/logs; truncate -s 70M .git/logs/x", None),
+    ],
+)
+def test_what_was_done_away_with_is_counted_where_it_counts(world: World, script: str, expected: int | None) -> None:
+    repo = repository(world.place / "repo")
+    work = world.prepare(repo)
+    world.agent(work, f"commit='git commit -q --allow-empty -m'; {script}")
+    head = head_of(work)
+    assert head.commit
+    tips = git.host_refs(repo).tips.values()
+    assert git.count(world.inside(work), head.commit, work.commit, None, tips, reflogs=True)[2] == expected
 
 
 def test_a_forged_commit_graph_hides_nothing(world: World) -> None:

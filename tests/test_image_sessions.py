@@ -132,20 +132,20 @@ def test_a_changed_image_is_replaced_and_work_and_home_are_kept(repository: Repo
 
 
 def test_images_are_listed_and_collected(repository: Repository, base: bytes) -> None:
-    assert repository.run("gc", "--yes").out == "every image is in use\n"
+    assert repository.run("gc", "--yes").out == "nothing to remove\n"
     old = placed(repository, archives.docker([base, tar([file("old")])]))
     new = placed(repository, archives.docker([base, tar([file("new")])]), "new.tar")
     declare(repository, old)
     repository.apply()
     declare(repository, new)
     assert [each["users"] for each in repository.run("images", "--json").json["images"]] == [["api"]]
-    assert repository.run("gc", "--dry-run").out == "every image is in use\n"  # the sandbox still stands on it
+    assert repository.run("gc", "--dry-run").out == "nothing to remove\n"  # the sandbox still stands on it
     repository.apply()
 
     first, second = repository.run("images", "--json").json["images"]
     # What was installed over the old one can be brought back, which needs it.
     assert (first["users"], second["users"]) == (["api (snapshot)"], ["api"])
-    assert repository.run("gc", "--dry-run").out == "every image is in use\n"
+    assert repository.run("gc", "--dry-run").out == "nothing to remove\n"
     beneath.remove_tree(str(repository.state / "snapshots"))
     first, second = repository.run("images", "--json").json["images"]
     assert (first["users"], second["users"]) == ([], ["api"])
@@ -162,7 +162,7 @@ def test_images_are_listed_and_collected(repository: Repository, base: bytes) ->
     assert repository.inside("api", "ls /new").out == "/new\n"
     # A retained session keeps its image, and one that cannot be read keeps all.
     repository.declare("")
-    assert repository.run("gc", "--dry-run").out == "every image is in use\n"
+    assert repository.run("gc", "--dry-run").out == "nothing to remove\n"
     (mark,) = (repository.state / "sessions/api").glob("*/mark")
     mark.write_text("?")
     assert repository.run("gc", "--yes", code=3).out.startswith("nothing is removed: a sandbox of api cannot be read")

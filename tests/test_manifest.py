@@ -265,13 +265,13 @@ def test_wrong_variables_and_user_defaults_are_named_together(
     root: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SESSIONCTL_SESSION__PROTECT", "maybe")
-    user_config(home, "[defaults]\ntitle = 1\nttl = 1\n")
+    user_config(home, "[defaults]\ntitle = 1\nruntime = 1\n")
     with pytest.raises(UsageError) as caught:
         spec(root, "")
     config = home / "config" / "sessionctl" / "config.toml"
     assert str(caught.value).splitlines() == [
         f"{config}:2: defaults.title: expected a string (put it in quotes)",
-        f"{config}:3: defaults.ttl: is not supported yet",
+        f"{config}:3: defaults.runtime: is not supported yet",
         "SESSIONCTL_SESSION__PROTECT: protect: 'maybe' is not a TOML value, such as true or [\"a\"]",
     ]
 

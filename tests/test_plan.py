@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from sessionctl.diff import diff
-from sessionctl.model import Declaration, GitState, Observed, Record, World
+from sessionctl.model import Declaration, GitState, Merged, Observed, Record, World
 from sessionctl.plan import Policy, plan, taken
 from tests.worlds import (
     BASE,
     BRANCH,
     CLEAN,
+    DELETE,
     ENV,
     FILES,
     HOST,
@@ -25,9 +26,12 @@ from tests.worlds import (
     NAME,
     NOW,
     PROTECTED,
+    RESTS,
+    RESTS_IMAGE,
     SETUP,
     STOPPED,
     TAKES,
+    TTL,
     A,
     git,
     record,
@@ -61,6 +65,7 @@ TAKEN = (
     "  takes env.D: the content of /key\n"
     "  takes files.~/.x: /x\n"
 )
+UNUSED = "unused for longer than its idle_stop of 1h"
 REACHES = (
     "  ! on the host's network it reaches all that this machine does: services on its loopback, abstract sockets\n"
 )
@@ -324,12 +329,57 @@ APPLY: dict[str, tuple[str, str]] = {
     ),
 }
 
+APPLY |= {
+    "unused for longer than its idle_stop": (
+        planned(RESTS, sandbox(RESTS, busy=False), recorded=record(RESTS)),
+        f"api: stop: {UNUSED}\n  stop 1: {UNUSED}\n" + RECORD + "not in sync",
+    ),
+    "unused for longer than its idle_stop, says the record, but processes run in it": (
+        planned(RESTS, sandbox(RESTS, busy=True), recorded=record(RESTS)),
+        "in sync",
+    ),
+    "unused for longer than its idle_stop, and it is not known whether processes run in it": (
+        planned(RESTS, sandbox(RESTS), recorded=record(RESTS)),
+        "in sync",
+    ),
+    "used since, by a clock that was set back": (
+        planned(RESTS, sandbox(RESTS, busy=False), recorded=record(RESTS)._replace(last_active=NOW + 9999)),
+        "in sync",
+    ),
+    "stopped because it was not used": (
+        planned(RESTS, sandbox(RESTS, "stopped"), recorded=record(RESTS)),
+        "in sync",
+    ),
+    "killed, and used just before": (
+        planned(RESTS, sandbox(RESTS, "stopped"), recorded=record(RESTS)._replace(last_active=NOW - 60)),
+        "api: start: its files are there, nothing runs\n  start 1: declared running\n" + RECORD + "not in sync",
+    ),
+    "an idle_stop that was declared a minute ago": (
+        planned(RESTS, sandbox(RESTS, busy=False), recorded=record(RESTS, idle_set=NOW - 60)),
+        "in sync",
+    ),
+    "a shorter idle_stop ends nothing before it was applied": (
+        planned(RESTS, sandbox(A, busy=False), recorded=record(A)),
+        "api: update: idle_stop differs\n  idle_stop: '' -> '1h' (in-place)\n  update 1: idle_stop\n"
+        + RECORD
+        + "not in sync",
+    ),
+    "image edited while it rests: it is made anew, and rests": (
+        planned(RESTS_IMAGE, sandbox(RESTS, "stopped"), recorded=record(RESTS)),
+        "api: replace: image differs\n"
+        "  image: 'host' -> 'rootfs:/r' (replace)\n"
+        "  prepare: work and home are carried over as they are\n"
+        "  create: image differs\n"
+        "  remove 1: replaced\n" + RECORD + "not in sync",
+    ),
+}
+
 IDLE = sandbox(A, busy=False)
 GOES = (
     "api: retained: not declared\n"
     "  stop 1: idle\n"
-    "  verify 1: clean, held elsewhere and idle, looked at again now that nothing runs\n"
-    "  rescue 1: not declared, clean, idle: its files go to the trash\n"
+    "  verify 1: looked at again, now that nothing runs\n"
+    "  rescue 1: no file of its own, and the repository has its commits: its files go to the trash\n"
     "  forget: nothing is left of it\n"
     "in sync"
 )
@@ -348,11 +398,20 @@ def pruned(
     recorded: Record | None = KNOWN,
     home: tuple[str, ...] | None = (),
     idle: float = 600.0,
+    merged: Merged | None = None,
+    declared: Declaration | None = None,
 ) -> str:
     homes = {} if home is None else {NAME: home}
     states = {} if state is None else {NAME: state}
     policy = Policy(prune=True, idle=idle)
-    return planned(None, observed, recorded=recorded, policy=policy, git=states, homes=homes)
+    forms = {} if merged is None else {NAME: merged}
+    return planned(declared, observed, recorded=recorded, policy=policy, git=states, homes=homes, merged=forms)
+
+
+DELETED = sandbox(DELETE, busy=False)
+DELETES = record(DELETE)
+LATE = record(TTL, expires_at=NOW)
+SQUASHED = Merged(2, ("d" * 40,))
 
 
 PRUNED: dict[str, tuple[str, str]] = {
@@ -374,8 +433,79 @@ PRUNED: dict[str, tuple[str, str]] = {
         pruned(git(unpushed=None)),
         kept("it is not known whether its commits are held elsewhere"),
     ),
-    "something in its home": (pruned(home=("~/notes",)), kept("its home holds ~/notes")),
-    "home not looked at": (pruned(home=None), kept("its home was not looked at")),
+    "squashed into a commit of the host": (
+        pruned(git(unpushed=2), merged=SQUASHED),
+        GOES.replace("and the repository has its commits", f"2 commits merged as {'d' * 10}"),
+    ),
+    "squashed, and one commit more": (
+        pruned(git(unpushed=3), merged=SQUASHED),
+        kept(
+            "1 commit that no host branch, remote or fetched ref holds, "
+            f"beside 2 that are merged as {'d' * 10}: sessionctl fetch"
+        ),
+    ),
+    "something in its home, which goes to the trash with it": (pruned(home=("~/notes",)), GOES),
+    "home not looked at": (pruned(home=None), GOES),
+    "to be deleted": (
+        pruned(observed=DELETED, recorded=DELETES),
+        GOES.replace("rescue", "delete").replace("its files go to the trash", "its files are deleted"),
+    ),
+    "to be deleted, says its mark alone": (pruned(observed=DELETED), GOES),
+    "to be deleted, says its record alone": (pruned(recorded=DELETES), GOES),
+    "to be deleted, and something in its home": (
+        pruned(observed=DELETED, recorded=DELETES, home=("~/notes",)),
+        kept("its home holds ~/notes, and nothing would be kept of that (on_prune is delete)"),
+    ),
+    "to be deleted, home not looked at": (
+        pruned(observed=DELETED, recorded=DELETES, home=None),
+        kept("its home was not looked at"),
+    ),
+    "to be deleted, and merged in another form": (
+        pruned(git(unpushed=2), observed=DELETED, recorded=DELETES, merged=SQUASHED),
+        kept(
+            f"its commits are merged as {'d' * 10}, and nothing would be kept of that (on_prune is delete): "
+            "sessionctl fetch"
+        ),
+    ),
+    "declared, and its ttl is over": (
+        pruned(declared=TTL, observed=sandbox(TTL, busy=False), recorded=LATE),
+        GOES.replace("api: retained: not declared", "api: keep: its ttl of 7d is over"),
+    ),
+    "declared with another ttl, after the one that was applied is over": (
+        pruned(declared=A, observed=sandbox(TTL, busy=False), recorded=LATE),
+        "api: update: ttl differs\n  ttl: '7d' -> '' (in-place)\nnot in sync",
+    ),
+    "declared, its ttl is over, and dirty": (
+        pruned(git(dirty=True), declared=TTL, observed=sandbox(TTL, busy=False), recorded=LATE),
+        "api: keep: its ttl of 7d is over\n  kept: files that no commit holds\nin sync",
+    ),
+    "declared, its ttl is over, and protected": (
+        pruned(
+            declared=TTL,
+            observed=sandbox(PROTECTED, busy=False),
+            recorded=record(TTL, expires_at=NOW),
+        ),
+        "api: update: its ttl of 7d is over\n"
+        "  protect: True -> False (in-place)\n  ttl: '' -> '7d' (in-place)\n"
+        "  kept: protected: put the block back with protect = false, apply, and remove it again\n"
+        "not in sync",
+    ),
+    "declared, its ttl is not yet over": (
+        pruned(declared=TTL, observed=sandbox(TTL, busy=False), recorded=record(TTL, expires_at=NOW + 1)),
+        "in sync",
+    ),
+    "declared with a ttl that was not applied yet": (
+        pruned(declared=TTL, observed=sandbox(A, busy=False), recorded=record(A)),
+        "api: update: ttl differs\n  ttl: '' -> '7d' (in-place)\nnot in sync",
+    ),
+    "declared, and unused for longer than its idle_stop": (
+        pruned(declared=RESTS, observed=sandbox(RESTS, busy=False), recorded=record(RESTS)),
+        f"api: stop: {UNUSED}\n  rest 1: {UNUSED}\nnot in sync",
+    ),
+    "not declared, dirty, and unused for longer than its idle_stop": (
+        pruned(git(dirty=True), observed=sandbox(RESTS, busy=False), recorded=record(RESTS)),
+        f"api: retained: not declared\n  kept: files that no commit holds\n  rest 1: {UNUSED}\nin sync",
+    ),
     "busy": (pruned(observed=sandbox(A, busy=True)), kept("processes run in it: sessionctl stop api")),
     "not known whether busy": (pruned(observed=sandbox(A)), kept("it is not known whether processes run in it")),
     "used a minute ago": (
@@ -384,7 +514,7 @@ PRUNED: dict[str, tuple[str, str]] = {
     ),
     "used in the future, says a clock that was set back": (
         pruned(recorded=record(A)._replace(last_active=NOW + 60)),
-        kept("used 0s ago, idle is 10m"),
+        kept("last used in the future, by this clock: it is not known for how long it is idle"),
     ),
     "used a minute ago, and idle is said to be nothing": (
         pruned(recorded=record(A)._replace(last_active=NOW - 60), idle=0),

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from sessionctl import lifetime
 from sessionctl.diff import diff
-from sessionctl.model import Declaration, GitState, Observed, Record, World
+from sessionctl.model import Declaration, GitState, Merged, Observed, Record, World
 from sessionctl.plan import Action, Plan, Policy, plan, taken, unclean
 from tests.worlds import (
     BASE,
     BRANCH,
+    DELETE,
     ENV,
     HOST,
     IMAGE,
@@ -24,9 +26,11 @@ from tests.worlds import (
     NAME,
     NOW,
     PROTECTED,
+    RESTS,
     SETUP,
     STOPPED,
     TAKES,
+    TTL,
     A,
     git,
     record,
@@ -35,7 +39,7 @@ from tests.worlds import (
 
 Case = tuple[Declaration | None, tuple[Observed, ...], Record | None]
 
-DECLARED = (None, A, STOPPED, ENV, BRANCH, INCLUDE, IMAGE, SETUP, PROTECTED, BASE, HOST, TAKES)
+DECLARED = (None, A, STOPPED, ENV, BRANCH, INCLUDE, IMAGE, SETUP, PROTECTED, BASE, HOST, TAKES, RESTS)
 OBSERVED: tuple[tuple[Observed, ...], ...] = (
     (),
     (sandbox(None, "partial", ""),),
@@ -52,6 +56,8 @@ OBSERVED: tuple[tuple[Observed, ...], ...] = (
     (sandbox(PROTECTED, busy=False),),
     (sandbox(HOST),),
     (sandbox(TAKES, "stopped"),),
+    (sandbox(RESTS, busy=False),),
+    (sandbox(RESTS, "stopped"),),
     (sandbox(A, drift="its mark names web"),),
 )
 RECORDED = (
@@ -64,8 +70,18 @@ RECORDED = (
     record(A, corrupt="no JSON"),
     record(TAKES),
     record(TAKES, corrupt="no JSON"),
+    record(RESTS, idle_set=1.0),
 )
 CASES = tuple(itertools.product(DECLARED, OBSERVED, RECORDED))
+PRUNED = (
+    *CASES,
+    *itertools.product(
+        (None, A, TTL),
+        ((sandbox(TTL, busy=False),), (sandbox(TTL, busy=True),), (sandbox(DELETE, "stopped"),)),
+        (record(TTL, expires_at=NOW - 1), record(TTL, expires_at=NOW + 1), record(DELETE)),
+    ),
+)
+"""What only `prune` tells apart is not in every other combination."""
 
 STATES = (
     None,
@@ -102,6 +118,8 @@ class Site:
         self.sandboxes = {o.id: o for o in observed if o.id}
         self.work = bool(observed)
         self.made: str | None = None
+        self.starts = False
+        """Whether the plan starts it, which counts as use."""
 
     def case(self) -> Case:
         only_work = () if self.sandboxes or not self.work else (sandbox(None, "partial", ""),)
@@ -133,7 +151,7 @@ class Site:
             case "start":
                 assert not set(self.running()) - {target}, "two sandboxes on one upper layer"
                 self._change(target, status="running", busy=False)
-            case "stop":
+            case "stop" | "rest":
                 self._change(target, status="stopped")
             case "update":
                 assert target is not None and self.declared is not None
@@ -154,7 +172,7 @@ class Site:
                 ready = self.sandboxes[target].status != "partial"
                 del self.sandboxes[target]
                 assert self.declared is None or not ready or self.ready(), "the last good one went first"
-            case "rescue":
+            case "rescue" | "delete":
                 assert not self.running(), "its work went while it ran"
                 self.work = False
                 self.sandboxes = {}
@@ -164,7 +182,13 @@ class Site:
                 was = self.record
                 last = _made(self.sandboxes[sandbox_id])
                 assert last.digests == self.declared.digests, "recorded before it was so"
-                self.record = record(self.declared, sandbox_id, setup=was.setup if was else "")
+                self.record = record(
+                    self.declared,
+                    sandbox_id,
+                    setup=was.setup if was else "",
+                    expires_at=lifetime.expires_at(self.declared, was, NOW),
+                    idle_set=lifetime.idle_set(self.declared, was, NOW),
+                )._replace(last_active=NOW if was is None or self.starts else was.last_active)
             case "forget":
                 assert not self.sandboxes and not self.work
                 self.record = None
@@ -184,6 +208,7 @@ def carry_out(case: Case, policy: Policy, crash_after: int | None = None, **more
     decided = planned(case, policy, **more)
     site = Site(case)
     current = next((lane.change.current for lane in decided.lanes), None)
+    site.starts = any(action.verb == "start" for action in steps(decided))
     site.made = current.id if current is not None else None
     for action in steps(decided)[:crash_after]:
         if action.verb == "create":
@@ -281,7 +306,7 @@ def test_what_is_blocked_or_refused_has_no_steps() -> None:
 
 
 def prune_cases() -> Iterator[tuple[Case, GitState | None, Sequence[str] | None, float]]:
-    cases = [case for case in CASES if case[0] is None]
+    cases = [case for case in PRUNED if case[0] is None]
     return itertools.product(cases, STATES, HOMES, (0.0, 600.0, 2 * NOW))
 
 
@@ -290,10 +315,14 @@ def test_prune_takes_only_what_every_answer_allows() -> None:
         git_states = {} if state is None else {NAME: state}
         homes = {} if home is None else {NAME: home}
         decided = planned(case, Policy(prune=True, idle=idle), git=git_states, homes=homes)
-        if not any(action.verb == "rescue" for action in steps(decided)):
+        verbs = {action.verb for action in steps(decided)}
+        if not verbs & {"rescue", "delete"}:
             continue
         _, observed, recorded = case
-        assert not unclean(state, home)
+        assert not unclean(state, Merged(), home, gone="delete" in verbs)
+        if "delete" in verbs:
+            assert home == () and recorded is not None and recorded.last is DELETE
+            assert all(each.made_of is DELETE for each in observed)
         assert state is not None and state.dirty is False and state.unpushed == 0 and not state.error
         assert not any(each.status == "running" and each.busy is not False for each in observed)
         assert not any(each.drift for each in observed)
@@ -301,11 +330,23 @@ def test_prune_takes_only_what_every_answer_allows() -> None:
         assert idle == 0.0 or (recorded is not None and NOW - recorded.last_active >= idle)
 
 
-def test_prune_never_touches_what_is_declared() -> None:
-    for case in CASES:
-        if case[0] is not None:
-            policy = Policy(prune=True, idle=0, force=True, names=frozenset({NAME}))
-            assert not steps(planned(case, policy, git={NAME: git()}, homes={NAME: ()}))
+def test_prune_takes_of_what_is_declared_only_what_expired_and_stops_only_what_rests() -> None:
+    taken_away = stopped = 0
+    for case in PRUNED:
+        declared, observed, recorded = case
+        if declared is None:
+            continue
+        policy = Policy(prune=True, idle=0, force=True, names=frozenset({NAME}))
+        verbs = {action.verb for action in steps(planned(case, policy, git={NAME: git()}, homes={NAME: ()}))}
+        if verbs == {"rest"}:
+            stopped += 1
+            assert declared is RESTS and recorded is not None and recorded.last is RESTS
+            assert NOW - recorded.last_active >= 3600 and all(each.busy is False for each in observed)
+        elif verbs:
+            taken_away += 1
+            assert declared is TTL and recorded is not None
+            assert recorded.expires_at is not None and recorded.expires_at <= NOW
+    assert taken_away and stopped
 
 
 def test_prune_verifies_between_stopping_and_removing() -> None:

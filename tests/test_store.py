@@ -612,10 +612,10 @@ class TestFile:
         store.save(RECORD)
         store.close()
         steps = (("ALTER TABLE record ADD COLUMN new TEXT", "UPDATE record SET new = 'x'"), ("CREATE TABLE other (a)",))
-        monkeypatch.setattr(store_module, "_MIGRATIONS", steps)
+        monkeypatch.setattr(store_module, "_MIGRATIONS", (*store_module._MIGRATIONS, *steps))
         assert store.records() == {"api": RECORD}
         with closing(sqlite3.connect(directory / "state.db")) as connection:
-            assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+            assert connection.execute("PRAGMA user_version").fetchone() == (4,)
             assert connection.execute("SELECT new FROM record").fetchone() == ("x",)
             assert connection.execute("SELECT * FROM other").fetchone() is None
         store.close()
@@ -630,7 +630,7 @@ class TestFile:
         before = fingerprint(directory)
         assert store.records() == {"api": RECORD}
         for write in (lambda: store.save(RECORD._replace(base="")), lambda: store.note("api", "x")):
-            with pytest.raises(StoreError, match=r"newer sessionctl \(schema 7, this one knows 1\)") as caught:
+            with pytest.raises(StoreError, match=r"newer sessionctl \(schema 7, this one knows 2\)") as caught:
                 write()
             assert caught.value.hint
         assert fingerprint(directory) == before

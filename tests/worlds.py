@@ -37,6 +37,10 @@ IMAGE = declare(image="rootfs:/r")
 SETUP = declare(setup=("make deps",))
 BASE = declare(workspace={"base": "other"})
 PROTECTED = declare(protect=True)
+TTL = declare(ttl="7d")
+DELETE = declare(on_prune="delete")
+RESTS = declare(idle_stop="1h")
+RESTS_IMAGE = declare(idle_stop="1h", image="rootfs:/r")
 HOST = declare(network="host")
 TAKES = declare(
     network="host",

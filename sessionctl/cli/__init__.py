@@ -62,7 +62,7 @@ COMMANDS = {
     "discard": Place("keeping", "Put a snapshot into the trash"),
     "undo": Place("keeping", "Bring back what a command took away"),
     "images": Place("storing", "List the images that are unpacked, and who uses them"),
-    "gc": Place("storing", "Remove unpacked images that nothing uses"),
+    "gc": Place("storing", "Remove what nothing uses or needs any more"),
     "hooks install": Place("hooking", "Let git hooks of the repository record its commits, checkouts and merges"),
     "hooks uninstall": Place("hooking", "Remove the hooks, and put back what stood in their place"),
     "hooks status": Place("hooking", "Show which hooks are installed, and where"),

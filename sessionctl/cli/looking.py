@@ -24,11 +24,20 @@ if TYPE_CHECKING:
 def _ls(args: argparse.Namespace) -> int:
     import time
 
-    from sessionctl.render import Paint, sessions_json, sessions_text
+    from sessionctl.render import Paint, as_json, disk_data, disk_text, sessions_json, sessions_text, tree_text
 
-    rows = [row for row in open_project(args).sessions(strays=args.all) if _wanted(row, args)]
+    project = open_project(args)
+    rows = [row for row in project.sessions(strays=args.all) if _wanted(row, args)]
     rows.sort(key=_SORTS[args.sort])
-    if args.json:
+    if args.disk:
+        # What is left of sessions that are gone takes room too.
+        chosen = any((args.prefix, args.tag, args.agent, args.state, args.branch))
+        names = list(dict.fromkeys([*(row.name for row in rows), *([] if chosen else project.kept_of())]))
+        disk = project.disk(names)
+        print(as_json(disk_data(disk)) if args.json else disk_text(disk, Paint(sys.stdout, args.color)))
+    elif args.tree and rows and not args.json:
+        print(tree_text(rows, Paint(sys.stdout, args.color)))
+    elif args.json:
         print(sessions_json(rows))
     elif rows:
         print(sessions_text(rows, time.time(), Paint(sys.stdout, args.color)))
@@ -47,6 +56,9 @@ def _ls_options(parser: argparse.ArgumentParser) -> None:
         "--state", choices=("running", "stopped", "partial", "gone", "unknown"), help="only observed so"
     )
     parser.add_argument("--branch", metavar="BRANCH", help="only on this branch")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--tree", action="store_true", help="which was made as a copy of which (--json: `parent`)")
+    shape.add_argument("--disk", action="store_true", help="what each takes on the disk, its trash too")
     json_option(parser)
 
 

@@ -38,7 +38,7 @@ def _gc(args: argparse.Namespace) -> int:
         print(as_json(garbage_data(found)))
         return _kept(found)
     print(garbage_text(found))
-    if args.dry_run or not (found.images or found.layers):
+    if args.dry_run or not found:
         return _kept(found)
     if not args.yes and not agreed("Remove these?", args):
         return errors.FAILED
@@ -69,6 +69,7 @@ COMMANDS = {
         _gc_options,
         _gc,
         "  sessionctl gc --dry-run\n  sessionctl gc --yes",
-        "Images that neither a sandbox nor the manifest names, and layers that no other image has.",
+        "Images that neither a sandbox nor the manifest names, layers and base layers that nothing else has, what has "
+        "been in the trash for long, and snapshots that your own configuration keeps no longer.",
     ),
 }
