@@ -236,6 +236,7 @@ def sweep(directory: str) -> None:
         beneath.sweep(os.path.join(above, session))
         for id in filter(is_id, _names(os.path.join(above, session))):
             made = os.path.join(above, session, id)
+            beneath.sweep(made)
             if os.path.lexists(os.path.join(made, _BEGUN)):
                 if any(os.path.lexists(os.path.join(made, part)) for part in PARTS):
                     finish(made)
