@@ -22,8 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sessionctl import Project, cli, snapshots, workspace
@@ -160,7 +161,7 @@ class Torture:
         self.counted: dict[str, int] = {}
         self._files = Files()
         self._fresh = 0
-        self.declared: dict[str, str] = dict.fromkeys(SESSIONS, "")
+        self.declared: dict[str, str] = {}
         """The block of each declared session."""
 
     @property
@@ -170,11 +171,12 @@ class Torture:
 
     # --- running ---------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Makes the five sessions."""
+    def begin(self, names: Sequence[str] = SESSIONS) -> None:
+        """Makes sessions, by default the five."""
+        self.declared = dict.fromkeys(names, "")
         self._declare()
         self.command("apply", "--yes")
-        for name in SESSIONS:
+        for name in names:
             self.inside(name, "echo begin > work; echo mine > ~/mine; echo secret > .env")
 
     def go_on(self) -> None:
@@ -208,7 +210,7 @@ class Torture:
 
     def command(self, *words: str, expected: Sequence[int] = (0,), may_die: bool = False) -> Said:
         """Runs sessionctl, which may be killed at some moment of it; then looks whether anything is lost."""
-        before = self._held()
+        before = self.held()
         at = self.chance.randrange(1, _MOMENTS) if may_die and self.chance.random() < _KILLED else 0
         said = self._killed(at, words) if at else self._run(words)
         self._done(words, said, at)
@@ -218,7 +220,7 @@ class Torture:
             expected = (0, 3)
         if self.steps[-1].said.code not in expected:
             raise Lost(self._told(f"it ended with {self.steps[-1].said.code}"))
-        self._require(before, self._renamed(words), touched=words[1] if words[0] == "exec" else "")
+        self.require(before, self._renamed(words), touched=words[1] if words[0] == "exec" else "")
         return said
 
     def _done(self, words: Sequence[str], said: Said, at: int = 0) -> None:
@@ -248,7 +250,7 @@ class Torture:
 
     # --- what must hold --------------------------------------------------------------------------
 
-    def _held(self) -> Held:
+    def held(self) -> Held:
         return Held(frozenset(self._in_place()), frozenset(self._kept()), self._commits())
 
     def _in_place(self) -> Iterator[Item]:
@@ -284,9 +286,9 @@ class Torture:
                     return {each.sessions[0]: each.data["old"]}
         return {}
 
-    def _require(self, before: Held, renamed: dict[str, str], touched: str) -> None:
+    def require(self, before: Held, renamed: Mapping[str, str] = MappingProxyType({}), touched: str = "") -> None:
         """Nothing of `before` is gone, but what the agent in session `touched` may have removed there."""
-        after = self._held()
+        after = self.held()
         there = after.in_place | after.kept
         removed = {item for item in before.in_place if item.session == touched}
         missing = [
@@ -535,7 +537,7 @@ class Torture:
 
     def kill_a_sandbox(self) -> None:
         """The first process of a sandbox is killed, as by a machine that has no memory left."""
-        before = self._held()
+        before = self.held()
         running = {name: pid for pid, (name, _) in sandboxes(self.repository).items()}
         if running:
             name = self.chance.choice(sorted(running))
@@ -544,7 +546,7 @@ class Torture:
             while running[name] in descendants() and time.monotonic() < until:
                 time.sleep(0.005)
             self._done(("kill -9", name), Said(0, "", ""))
-            self._require(before, {}, touched="")
+            self.require(before)
 
     # --- the user's own repository ---------------------------------------------------------------
 
@@ -558,7 +560,7 @@ class Torture:
 
     def forget(self) -> None:
         """The user goes back, removes the branches of agents, and has git collect what nothing leads to."""
-        before = self._held()
+        before = self.held()
         root = self.repository.root
         git(root, "reset", "-q", "--hard", git(root, "rev-list", "--max-parents=0", "HEAD"))
         for branch in git(root, "for-each-ref", "--format=%(refname:short)", "refs/heads/agents").split():
@@ -566,7 +568,7 @@ class Torture:
         git(root, "reflog", "expire", "--expire=now", "--all")
         git(root, "gc", "-q", "--prune=now")
         self._done(("git gc --prune=now",), Said(0, "", ""))
-        self._require(before._replace(commits=frozenset()), {}, touched="")
+        self.require(before._replace(commits=frozenset()))
 
     def inspect(self) -> None:
         """Every object that a session's refs, index and stashes lead to is there."""
@@ -620,7 +622,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         began = time.monotonic()
         print(f"seed {seed}: ", end="", flush=True)
         with lab(lambda doing: None) as place:
-            made = run(Repository(place.place / "demo"), seed, args.operations, until=until)
+            try:
+                made = run(Repository(place.place / "demo"), seed, args.operations, until=until)
+            except Lost as lost:
+                print(f"{lost}\nagain: python -m tests.torture --seed {seed} --operations {args.operations}")
+                return 1
         killed = sum(step.said.code == -signal.SIGKILL for step in made.steps)
         counted = ", ".join(f"{count} {name}" for name, count in sorted(made.counted.items()))
         print(
