@@ -404,10 +404,34 @@ def put_aside(site: Site, target: Observed, record: Record | None, operation: st
 
     Its record stays, the caller's to forget.
     """
-    rescue = _described(site, target, record, by="rescue", message="", operation=operation)
+    rescue = _with_checkout(site, _described(site, target, record, by="rescue", message="", operation=operation))
     rescue = rescue._replace(parts=dict.fromkeys(PARTS), running=target.status == "running")
     switching.switch(site, Switch(rescue, {}, None, sandboxes=True, emptied=None))
     return rescue
+
+
+def _with_checkout(site: Site, rescue: Snapshot) -> Snapshot:
+    """What `rescue` is to say when its session's checkout is in a directory that a user named for it.
+
+    A verified copy of the checkout is in the session's own work then, and goes into the snapshot with that. The
+    directory may lie on another file system, and may be another's by the time it is brought back.
+    """
+    name = rescue.session
+    standing = workspace.load_standing(site.directory, name)
+    if standing is None or not standing.project:
+        return rescue
+    copied = os.path.join(site.directory, "sessions", name, "work", "tree")
+    try:
+        beneath.remove_tree(copied)  # of one that was killed
+        if trees.copy(standing.workspace.upper, copied) != trees.measure(copied):
+            raise StoreError(f"the copy of {standing.workspace.upper} is not what was copied", hint="look at the disk")
+        _settle(site.directory)
+    except OSError as error:
+        raise _unwritten(error) from error
+    standing = standing._replace(project="", workspace=standing.workspace._replace(upper=copied))
+    spec = rescue.made_of.spec
+    made_of = Declaration.of(spec._replace(workspace=spec.workspace._replace(session_dir="")))
+    return rescue._replace(standing=standing.data(site.directory), made_of=made_of)
 
 
 def keep_root(site: Site, target: Observed, record: Record | None, operation: str) -> Snapshot | None:
