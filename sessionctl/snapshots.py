@@ -281,6 +281,8 @@ def _names(directory: str) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise StoreError(f"{directory} cannot be read: {error.strerror}", hint="it holds what was kept") from error
 
 
 def _sync(directory: str) -> None:
