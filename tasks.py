@@ -64,6 +64,13 @@ def bench(ctx: Context) -> None:
     ctx.run(f"{PYTHON} -m tests.bench", pty=sys.stdout.isatty())
 
 
+@task(help={"minutes": "how long", "seed": "the first run to make, as a run that failed has printed (default: any)"})
+def torture(ctx: Context, minutes: float = 10.0, seed: int = -1) -> None:
+    """Do random things to sessions, kill what does them, and see that nothing is lost."""
+    chosen = f" --seed {seed}" if seed >= 0 else ""
+    ctx.run(f"{PYTHON} -m tests.torture --minutes {minutes}{chosen}", pty=sys.stdout.isatty())
+
+
 @task(name="release-check")
 def release_check(ctx: Context) -> None:
     """Build the wheel, install it alone, and look at both."""
@@ -82,4 +89,4 @@ def release_check(ctx: Context) -> None:
         print(f"{wheel.name}: {len(names)} files")
 
 
-ns = Collection(test, lint, schema, docs, bench, release_check, sessions)
+ns = Collection(test, lint, schema, docs, bench, torture, release_check, sessions)

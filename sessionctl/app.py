@@ -382,13 +382,15 @@ class Project:
                 )
 
     def recover(self, wait: float = LOCK_WAIT) -> None:
-        """Finishes what was begun, was interrupted, and stands in the way of a plan: renames."""
-        if not os.path.lexists(os.path.join(self.directory, "renames")):
+        """Finishes what was begun and was interrupted: a plan is for a world in which nothing is half done."""
+        renaming = os.path.lexists(os.path.join(self.directory, "renames"))
+        if not renaming and not os.path.lexists(self._unfinished):
             return
-        from sessionctl import identity
-
         with self.changing(wait):
-            identity.recover(self.directory, self.store, self.backend)
+            if renaming:
+                from sessionctl import identity
+
+                identity.recover(self.directory, self.store, self.backend)
         self.__dict__.pop("_resolved", None)
 
     def rename(self, old: str, new: str) -> str:
@@ -821,16 +823,19 @@ class Project:
 
     def _sweep(self) -> None:
         """Finishes, or takes away, what a sessionctl that did not come to its end has left; begins another one."""
-        from sessionctl import snapshots, switching, workspace
+        from sessionctl import keeping, snapshots, switching, workspace
         from sessionctl.images import library
 
         try:
             if os.path.lexists(self._unfinished):
+                site = self._site(lambda text: None)
                 self.backend(DEFAULT_BACKEND).recover()
-                switching.finish(self._site(lambda text: None))
+                switching.finish(site)
                 snapshots.sweep(self.directory)
                 workspace.sweep(self.directory)
                 library.sweep(self.directory)
+                keeping.mend(site)
+                keeping.tell(site)
             else:
                 os.close(os.open(self._unfinished, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
@@ -880,11 +885,17 @@ class Project:
             workspace.release_base(self.directory, key)
 
     def unused_bases(self, without: Collection[str] = ()) -> tuple[str, ...]:
-        """Keys of the base layers that no session stands on, nor any snapshot but those `without`."""
+        """Keys of the base layers that no session stands on, nor any snapshot but those `without`.
+
+        None while there is a damaged snapshot: nobody can say what it stands on.
+        """
         from sessionctl import snapshots, workspace
 
+        found = snapshots.all_of(self.directory)
+        if any(each.corrupt for each in found):
+            return ()
         mounted = {path for o in self.world().observed if o.workspace for path in o.workspace.lower}
-        kept = (path for each in snapshots.all_of(self.directory) if each.id not in without for path in each.lower)
+        kept = (path for each in found if each.id not in without for path in each.lower)
         mounted |= {path if path.startswith("/") else os.path.join(self.directory, path) for path in kept}
         return workspace.unused_bases(self.directory, mounted)
 

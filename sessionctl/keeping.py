@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from sessionctl import beneath, git, lifetime, process, snapshots, switching, trees, workspace
@@ -287,14 +288,6 @@ def _bring(
     )
     taken: list[PART] = [*parts, *(["root"] if not fits and "root" not in parts else [])]  # type: ignore[list-item]
     rescue = rescue._replace(parts=dict.fromkeys(taken))
-    _prepare_places(site, backend.owner, name, standing, sources)
-    for each in observed:
-        if each.status == "running":
-            backend.stop(each)
-    switching.switch(
-        site,
-        Switch(rescue, sources, standing.data(site.directory) if "work" in parts else None, not fits, emptied),
-    )
     now = site.clock()
     before = record if record is not None and not record.corrupt else None
     after = Record(
@@ -309,6 +302,17 @@ def _bring(
         last_active=now,
         expires_at=lifetime.expires_at(made_of, before, now),
         idle_set=lifetime.idle_set(made_of, before, now),
+    )
+    if record is None:
+        # Before there are files again: whatever ends this half-way, it is known whose they are.
+        site.store.save(after)
+    _prepare_places(site, backend.owner, name, standing, sources)
+    for each in observed:
+        if each.status == "running":
+            backend.stop(each)
+    switching.switch(
+        site,
+        Switch(rescue, sources, standing.data(site.directory) if "work" in parts else None, not fits, emptied),
     )
     site.store.save(after)
     if fits and current is not None:
@@ -334,6 +338,39 @@ def _bring(
             undo=f"sessionctl undo {operation}",
         )
     return rescue
+
+
+def mend(site: Site) -> None:
+    """Gives sessions whose sandbox a crash has left half-made, or not made at all, a whole one of what they were.
+
+    `apply` does so for those that are declared; for others nobody else would. What cannot be made now, `start`
+    tries again, and says why.
+    """
+    for name, record in site.store.records().items():
+        if record.corrupt or not record.backend:
+            continue
+        backend = site.backend(record.backend)
+        for observed in backend.observe(session=name):
+            if observed.status == "partial" and observed.id and workspace.is_there(site.directory, name):
+                backend.remove(observed)
+        with suppress(SessionctlError):
+            revive(site, name)
+
+
+def tell(site: Site) -> None:
+    """Notes what was put aside by commands that were killed before they could: the log says how it comes back."""
+    begun = {each.id: each for each in snapshots.operations(site.directory) if each.undone is None}
+    kept = [each for each in snapshots.all_of(site.directory) if (each.discarded or each.operation) in begun]
+    if not kept:
+        return
+    said = {entry.data.get("undo") for entry in site.store.journal()}
+    for each in kept:
+        operation = begun[each.discarded or each.operation]
+        undo = f"sessionctl undo {operation.id}"
+        if undo not in said:
+            with site.store.writing():
+                why = f"{operation.verb} was cut short"
+                site.store.note(each.session, "rescue", git=each.git, reason=why, snapshot=each.id, undo=undo)
 
 
 def revive(site: Site, name: str) -> None:
@@ -369,10 +406,34 @@ def put_aside(site: Site, target: Observed, record: Record | None, operation: st
 
     Its record stays, the caller's to forget.
     """
-    rescue = _described(site, target, record, by="rescue", message="", operation=operation)
+    rescue = _with_checkout(site, _described(site, target, record, by="rescue", message="", operation=operation))
     rescue = rescue._replace(parts=dict.fromkeys(PARTS), running=target.status == "running")
     switching.switch(site, Switch(rescue, {}, None, sandboxes=True, emptied=None))
     return rescue
+
+
+def _with_checkout(site: Site, rescue: Snapshot) -> Snapshot:
+    """What `rescue` is to say when its session's checkout is in a directory that a user named for it.
+
+    A verified copy of the checkout is in the session's own work then, and goes into the snapshot with that. The
+    directory may lie on another file system, and may be another's by the time it is brought back.
+    """
+    name = rescue.session
+    standing = workspace.load_standing(site.directory, name)
+    if standing is None or not standing.project:
+        return rescue
+    copied = os.path.join(site.directory, "sessions", name, "work", "tree")
+    try:
+        beneath.remove_tree(copied)  # of one that was killed
+        if trees.copy(standing.workspace.upper, copied) != trees.measure(copied):
+            raise StoreError(f"the copy of {standing.workspace.upper} is not what was copied", hint="look at the disk")
+        _settle(site.directory)
+    except OSError as error:
+        raise _unwritten(error) from error
+    standing = standing._replace(project="", workspace=standing.workspace._replace(upper=copied))
+    spec = rescue.made_of.spec
+    made_of = Declaration.of(spec._replace(workspace=spec.workspace._replace(session_dir="")))
+    return rescue._replace(standing=standing.data(site.directory), made_of=made_of)
 
 
 def keep_root(site: Site, target: Observed, record: Record | None, operation: str) -> Snapshot | None:
@@ -383,12 +444,11 @@ def keep_root(site: Site, target: Observed, record: Record | None, operation: st
     if target.status == "partial" or target.made_of is None:
         return None  # nothing ever ran in it
     rescue = _described(site, target, record, by="rescue", message="", operation=operation)
-    kept = snapshots.place(site.directory, rescue.session, rescue.id)
-    os.makedirs(kept, 0o700)
+    kept = snapshots.begin(site.directory, rescue._replace(parts={"root": None}))
     if not site.backend(target.backend).freeze(target, os.path.join(kept, "root"), move=True):
         snapshots.remove(site.directory, rescue.session, rescue.id)
         return None
-    snapshots.publish(site.directory, kept, rescue._replace(parts={"root": None}))
+    snapshots.finish(kept)
     return rescue
 
 

@@ -22,6 +22,7 @@ from sessionctl import beneath
 from sessionctl.errors import StoreError, UsageError
 from sessionctl.model import Declaration, Digests, GitState, is_id, is_name, require_name
 from sessionctl.trees import Measure
+from sessionctl.workspace.standing import Standing
 
 By = Literal["person", "rescue"]
 PART = Literal["work", "home", "root"]
@@ -30,6 +31,7 @@ PARTS: tuple[PART, ...] = ("work", "home", "root")
 SHOWN: Mapping[PART, str] = {"work": "workspace", "home": "agent", "root": "sandbox"}
 """What a person calls them."""
 
+_BEGUN = "begun.json"
 _FORM = 1
 _GIT = ("branch", "commit", "dirty", "ahead", "behind", "unpushed")
 
@@ -73,8 +75,12 @@ class Snapshot(NamedTuple):
 
     @property
     def lower(self) -> tuple[str, ...]:
-        """The base layers it stands on, named from the state directory."""
-        return tuple(self.standing["workspace"]["lower"]) if self.standing else ()
+        """The base layers it stands on, or borrows objects from, named from the state directory."""
+        if self.standing is None:
+            return ()
+        recipe = Standing.from_data(self.standing, "").recipe
+        borrowed = (f"bases/{recipe.key}/tree",) if recipe is not None else ()
+        return (*self.standing["workspace"]["lower"], *borrowed)
 
     def data(self) -> dict[str, Any]:
         """The JSON form; `from_data` is its inverse."""
@@ -97,6 +103,8 @@ class Snapshot(NamedTuple):
         known["made_of"] = Declaration(Digests(*data["made_of"]["digests"]), data["made_of"]["data"])
         known["git"] = GitState(**data["git"])
         known["parts"] = {name: Measure(**part) if part else None for name, part in data["parts"].items()}
+        if known["standing"] is not None:
+            Standing.from_data(known["standing"], "")
         return cls(**known)
 
 
@@ -125,10 +133,29 @@ def publish(directory: str, made: str, snapshot: Snapshot) -> None:
     _sync(os.path.dirname(final))
 
 
+def begin(directory: str, snapshot: Snapshot) -> str:
+    """The place of a snapshot into which the parts of `snapshot` are about to be moved, for `finish`.
+
+    It says what it will be: when a crash comes between, `sweep` finishes what was moved, or takes the place away.
+    """
+    made = place(directory, snapshot.session, snapshot.id)
+    os.makedirs(made, 0o700)
+    beneath.publish(os.path.join(made, _BEGUN), json.dumps(snapshot.data()).encode())
+    return made
+
+
+def finish(made: str) -> None:
+    """Makes what was begun at the place `made`, and into which its parts were moved, a snapshot."""
+    os.rename(os.path.join(made, _BEGUN), os.path.join(made, "snapshot.json"))
+    _sync(made)
+
+
 def of_session(directory: str, session: str) -> list[Snapshot]:
     """The snapshots of a session, oldest first; damaged and discarded ones too."""
     above = os.path.join(directory, "snapshots", require_name(session))
-    return [_load(above, session, id) for id in sorted(filter(is_id, _names(above)))]
+    found = (_load(above, session, id) for id in filter(is_id, _names(above)))
+    # An id tells the second, and then chance: two of one second are in order of when they were made.
+    return sorted(found, key=lambda each: (each.id.partition("-")[0], each.made_at, each.id))
 
 
 def all_of(directory: str) -> list[Snapshot]:
@@ -207,6 +234,18 @@ def sweep(directory: str) -> None:
     above = os.path.join(directory, "snapshots")
     for session in filter(is_name, _names(above)):
         beneath.sweep(os.path.join(above, session))
+        for id in filter(is_id, _names(os.path.join(above, session))):
+            made = os.path.join(above, session, id)
+            beneath.sweep(made)
+            if os.path.lexists(os.path.join(made, _BEGUN)):
+                if any(os.path.lexists(os.path.join(made, part)) for part in PARTS):
+                    finish(made)
+                else:
+                    beneath.remove_tree(made)
+            elif not os.listdir(made):
+                os.rmdir(made)
+        if not os.listdir(os.path.join(above, session)):
+            os.rmdir(os.path.join(above, session))
     if os.path.isdir(os.path.join(directory, "operations")):
         beneath.sweep(os.path.join(directory, "operations"))
 
@@ -242,6 +281,8 @@ def _names(directory: str) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise StoreError(f"{directory} cannot be read: {error.strerror}", hint="it holds what was kept") from error
 
 
 def _sync(directory: str) -> None:
@@ -281,7 +322,7 @@ def save_operation(directory: str, operation: Operation) -> None:
 def operations(directory: str) -> list[Operation]:
     """All operations, oldest first. One that cannot be read is left out: it is history, and no authority."""
     above = os.path.join(directory, "operations")
-    return [*_operations(above, sorted(_names(above)))]
+    return sorted(_operations(above, _names(above)), key=lambda each: (each.time, each.id))
 
 
 def _operations(above: str, names: Sequence[str]) -> Iterable[Operation]:

@@ -229,8 +229,14 @@ class _Steps:
         target = _one(action.target)
         kept = keeping.keep_root(self.site, target, lane.change.record, self.operation)
         self.site.backend(target.backend).remove(target)
-        notes = (f"what was written in it is kept: sessionctl undo {self.operation}",) if kept else ()
-        return Made(made, notes)
+        if kept is None:
+            return Made(made)
+        undo = f"sessionctl undo {self.operation}"
+        with self.site.store.writing():
+            self.site.store.note(
+                lane.session, "rescue", git=kept.git, reason=action.reason, snapshot=kept.id, undo=undo
+            )
+        return Made(made, (f"what was written in it is kept: {undo}",))
 
     def rescue(self, lane: Lane, action: Action, made: Observed | None) -> Made:
         target = _one(action.target)

@@ -93,7 +93,8 @@ def _finish(site: Site, wanted: Switch) -> None:
     if wanted.sandboxes:
         backend = site.backend(rescue.backend)
         for observed in backend.observe(session=name):
-            if observed.id == rescue.sandbox and "root" in rescue.parts:
+            # One without an id is files that have no sandbox: those that were moved here before a crash.
+            if observed.id and observed.id == rescue.sandbox and "root" in rescue.parts:
                 backend.freeze(observed, os.path.join(kept, "root"), move=True)
             backend.remove(observed)
     for part in PARTS:

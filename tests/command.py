@@ -95,3 +95,12 @@ class Repository:
                     info = os.lstat(os.path.join(directory, name))
                     found[f"{directory}/{name}"] = (info.st_mtime_ns, info.st_ctime_ns, info.st_size)
         return found
+
+
+def undo_of(repository: Repository, event: str) -> list[str]:
+    """The words of the command that the log names for undoing the last `event`."""
+    events = [json.loads(line) for line in repository.run("log", "--json").out.splitlines()]
+    named = [each["undo"] for each in events if each["event"] == event and "undo" in each]
+    program, *words = str(named[-1]).split()
+    assert program == "sessionctl"
+    return words

@@ -25,7 +25,7 @@ class Watch:
     def __enter__(self) -> Watch:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._before = descendants()
-        self._mounts = Path("/proc/self/mountinfo").read_text()
+        self._mounts = _mounts()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,7 +39,9 @@ class Watch:
         return found
 
     def _strays(self, repository: Repository) -> list[str]:
-        mounts = [] if Path("/proc/self/mountinfo").read_text() == self._mounts else ["mounts"]
+        # Others may mount things meanwhile; what is ours is below the state directory, or beside the repository.
+        places = (str(repository.state.parent), str(repository.root.parent))
+        mounts = [f"mount {line}" for line in _mounts() - self._mounts if any(place in line for place in places)]
         return [
             *_processes(repository, self._before),
             *_locks(repository),
@@ -47,6 +49,10 @@ class Watch:
             *_refs(repository),
             *mounts,
         ]
+
+
+def _mounts() -> set[str]:
+    return set(Path("/proc/self/mountinfo").read_text().splitlines())
 
 
 def descendants() -> dict[int, tuple[int, str]]:

@@ -22,7 +22,7 @@ from tests.bench import __main__ as bench
 from tests.bench.benchmarks import BENCHMARKS, Sizes
 from tests.bench.rows import Row, table
 
-TINY = Sizes(plans=(1, 2), records=4, sandboxes=2, files=5, runs=1, cycles=1)
+TINY = Sizes(plans=(1, 2), records=4, sandboxes=2, files=5, runs=1, cycles=1, tree=(5, 40), changed=2)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from sessionctl import beneath
 from sessionctl.images import layer, tarball
 from tests import archives
 from tests.archives import directory, entry, file, tar
-from tests.command import Repository
+from tests.command import Repository, undo_of
 
 ROOT = os.geteuid() == 0
 
@@ -371,7 +371,9 @@ def test_directories_and_files_are_mounted_in_an_image_and_no_link_is_followed(
     assert list(host.iterdir()) == []
 
 
-def test_what_was_installed_comes_back_with_a_snapshot_a_fork_and_undo(repository: Repository, base: bytes) -> None:
+def test_undo_after_replace_what_was_installed_comes_back_with_a_snapshot_a_fork_and_undo(
+    repository: Repository, base: bytes
+) -> None:
     declare(repository, placed(repository, base, "a.tar"))
     repository.apply()
     repository.inside("api", "echo one > /etc/installed; echo w > work")
@@ -387,10 +389,12 @@ def test_what_was_installed_comes_back_with_a_snapshot_a_fork_and_undo(repositor
     repository.run("plan", "--exit-code")
     # Another image: what was installed goes, and is kept.
     declare(repository, placed(repository, base + tar([file("etc/new", b"new")]), "b.tar"))
-    assert "sessionctl undo" in repository.apply().out
+    said = repository.apply().out
     repository.inside("api", "ls /etc/installed", code=2)
     repository.inside("api", "echo later > work")
-    repository.run("undo")
+    undo = undo_of(repository, "rescue")
+    assert f"sessionctl {' '.join(undo)}" in said
+    repository.run(*undo)
     assert repository.inside("api", "cat /etc/installed work").out == "one\nlater\n"
     assert "replace" in repository.run("plan").out
     repository.declare("")

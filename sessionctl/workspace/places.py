@@ -13,7 +13,7 @@ import os
 from sessionctl import beneath
 from sessionctl.beneath import StrPath
 from sessionctl.errors import GitError, UsageError
-from sessionctl.workspace.standing import Owner, load_standing
+from sessionctl.workspace.standing import Owner, Standing, load_standing
 
 MARK = ".sessionctl"
 
@@ -59,7 +59,7 @@ def claim(session_dir: str, project: str, name: str) -> None:
     if why:
         raise UsageError(f"{session_dir} {why}", hint="name a new or an empty directory")
     os.makedirs(session_dir, 0o755, exist_ok=True)
-    beneath.publish(os.path.join(session_dir, MARK), json.dumps({"project": project, "session": name}).encode(), 0o644)
+    _sign(session_dir, project, name)
 
 
 def new(session_dir: str, name: str) -> str:
@@ -77,6 +77,13 @@ def settle(session_dir: str, name: str) -> None:
                 hint=f"put it back; or remove what is left: sessionctl prune {name}",
             )
         os.rename(new(session_dir, name), place)
+
+
+def rename(standing: Standing, old: str, new: str) -> None:
+    """Makes the directory that a user named for session `old` that of `new`; the checkout in it stays where it is."""
+    session_dir = os.path.dirname(standing.workspace.upper)
+    if standing.project and _is_ours(session_dir, standing.project, old):
+        _sign(session_dir, standing.project, new)
 
 
 def release(directory: StrPath, name: str) -> None:
@@ -102,6 +109,10 @@ def release(directory: StrPath, name: str) -> None:
         if os.listdir(session_dir) == [MARK]:
             os.unlink(os.path.join(session_dir, MARK))
             os.rmdir(session_dir)
+
+
+def _sign(session_dir: str, project: str, name: str) -> None:
+    beneath.publish(os.path.join(session_dir, MARK), json.dumps({"project": project, "session": name}).encode(), 0o644)
 
 
 def _is_ours(session_dir: str, project: str, name: str) -> bool:

@@ -61,8 +61,8 @@ def prepare(
                 return Standing("visible", recipe, Workspace(place, (), "", mounts, commit), (), marked)
 
             standing = work.begin(directory, name, owner, fill)
-    if declared.session_dir:
-        places.settle(declared.session_dir, name)
+    if standing.project:  # in a directory of the user's, under the name that the session had when it was made
+        places.settle(declared.session_dir, os.path.basename(standing.workspace.upper))
     missing = tuple(path for path in declared.include if path not in standing.included)
     if missing:
         include(repository, missing, standing.workspace, owner)

@@ -85,6 +85,7 @@ def rename(directory: StrPath, old: str, new: str) -> None:
         stack = standing.workspace.renamed(os.fspath(directory), old, new)
         if stack != standing.workspace:
             save_standing(directory, new, standing._replace(workspace=stack))
+        places.rename(standing, old, new)
 
 
 def discard(directory: StrPath, name: str) -> None:

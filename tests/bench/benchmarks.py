@@ -38,6 +38,10 @@ class Sizes(NamedTuple):
     """Times that each command is run."""
     cycles: int = 3
     """Times that all sandboxes are stopped to see what memory they had."""
+    tree: tuple[int, int] = (50_000, 20_000)
+    """The workspace of which snapshots are taken: its files, and the bytes of each."""
+    changed: int = 100
+    """How many of them differ from the commit."""
 
 
 FULL = Sizes()
@@ -180,14 +184,55 @@ def _held(lab: Lab, repository: Repository, names: list[str]) -> int:
     return processes + before - kernel_memory()
 
 
-def _large(root: Path, files: int) -> Repository:
-    """A repository whose last commit has `files` small files in directories of a hundred; they are not checked out."""
+def keep(lab: Lab, sizes: Sizes) -> Iterator[Row]:
+    """Snapshot, restore and fork of a session in a large repository: they cost what was changed, not what there is."""
+    files, each = sizes.tree
+    lab.go_on(f"keep: a repository of {files} files of {each} bytes")
+    large = _large(lab.place / "keep", files, each)
+    large.declare("[sessions.some]\n[sessions.none]\n")
+    large.apply()
+    small = lab.repository("small", "[sessions.none]\n")
+    step = max(1, files // sizes.changed)
+    each_changed = f"seq 0 {step} {files - 1} | while read i; do echo >> files/$(printf %03d $((i / 100)))/$i.txt; done"
+    large.inside("some", each_changed)
+    upper = large.state / "sessions" / "some" / "work" / "upper"
+    copied = lab.place / "copied"
+    copy = Call(("/usr/bin/env", "cp", "-aT", str(upper / "files"), str(copied)))
+
+    taken, raw = lab.compare(sizes.runs, lab.sessionctl(large, "snapshot", "some"), copy)
+    changed = f"{sizes.changed} of {files} files changed"
+    yield Row("snapshot", f"snapshot, {changed}", taken, "ms", raw, "cp -a of those", 10)
+    least = lab.sessionctl(small, "snapshot", "none")
+    idle, least_idle = lab.compare(sizes.runs, lab.sessionctl(large, "snapshot", "none"), least)
+    yield Row("", f"snapshot, none of {files}", idle, "ms", least_idle, "none of 3", 1.5)
+
+    restores = [lab.sessionctl(where, "restore", "--yes", "none") for where in (large, small)]
+    idle, least_idle, some = lab.compare(sizes.runs, *restores, lab.sessionctl(large, "restore", "--yes", "some"))
+    yield Row("restore", f"restore, none of {files}", idle, "ms", least_idle, "none of 3", 1.5)
+    yield Row("", f"restore, {changed}", some, "ms", raw, "cp -a of those")
+
+    times: list[list[float]] = [[], [], []]
+    for run in range(sizes.runs):
+        lab.go_on(f"keep: forks, {run + 1} of {sizes.runs}")
+        for into, where, name in zip(times, (large, small, large), ("none", "none", "some"), strict=True):
+            into.append(lab.once(lab.sessionctl(where, "fork", name, f"{name}-{run}")))
+    idle, least_idle, some = map(statistics.median, times)
+    yield Row("fork", f"fork, none of {files}", idle, "ms", least_idle, "none of 3", 1.5)
+    yield Row("", f"fork, {changed}", some, "ms", idle, "none of them")
+
+
+def _large(root: Path, files: int, each: int = 0) -> Repository:
+    """A repository whose last commit has `files` files in directories of a hundred; they are not checked out.
+
+    Each has about `each` bytes, by default few.
+    """
     made = Repository(root)
     words = [
         b"commit refs/heads/main\ncommitter B <benchmark@test.invalid> 0 +0000\ndata 4\nmany\nfrom refs/heads/main^0\n"
     ]
     for number in range(files):
-        text = f"file {number}\n" * 40
+        line = f"file {number}\n"
+        text = line * (each // len(line) if each else 40)
         words.append(f"M 644 inline files/{number // 100:03}/{number}.txt\ndata {len(text)}\n{text}\n".encode())
     process.run(["git", "fast-import", "--quiet"], cwd=root, input=b"".join(words))
     return made
@@ -199,4 +244,5 @@ BENCHMARKS: Mapping[str, Callable[[Lab, Sizes], Iterator[Row]]] = {
     "exec": exec_,
     "hooks": hooks,
     "apply": apply,
+    "keep": keep,
 }
