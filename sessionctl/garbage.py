@@ -44,7 +44,7 @@ def uses(project: Project) -> list[Use]:
     users = _users(project)
     directory = project.directory
     return [
-        Use(image, library.size(directory, image.layers), tuple(sorted(users.get(image.digest, ()))))
+        Use(image, library.size(directory, image.layers), tuple(sorted(users.get(image.declared, ()))))
         for image in library.listing(directory)
     ]
 
@@ -55,8 +55,8 @@ def garbage(project: Project) -> Garbage:
     if unknown:
         return Garbage((), (), 0, unknown)
     users, images = _users(project), library.listing(project.directory)
-    loose = library.loose(project.directory, [image for image in images if image.digest in users])
-    unused = tuple(image for image in images if image.digest not in users)
+    loose = library.loose(project.directory, [image for image in images if image.declared in users])
+    unused = tuple(image for image in images if image.declared not in users)
     return Garbage(unused, tuple(loose), library.size(project.directory, loose))
 
 
@@ -66,9 +66,9 @@ def _users(project: Project) -> dict[str, set[str]]:
     made_of = [(o.session, o.made_of) for o in project.world().observed if o.made_of is not None]
     made_of += [(f"{each.session} (snapshot)", each.made_of) for each in project.snapshots() if not each.corrupt]
     for name, declaration in [*made_of, *_declared(project).items()]:
-        digest = declaration.data.get("image_digest")
-        if digest:
-            found.setdefault(digest, set()).add(name)
+        for key in ("image_digest", "image_extra_digest"):
+            if digest := declaration.data.get(key):
+                found.setdefault(digest, set()).add(name)
     return found
 
 

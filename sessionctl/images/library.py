@@ -19,11 +19,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from sessionctl import beneath
 from sessionctl.errors import ImageError
-from sessionctl.images import Reference, Root, formats, layer, open_file, pin, streams, tarball
+from sessionctl.images import Reference, Root, extra, formats, layer, open_file, pin, streams, tarball
 from sessionctl.images.formats import Config, Content, Layer
 
 Owner = tuple[int, int] | None
@@ -54,11 +55,36 @@ class Kept(NamedTuple):
     """Their names, bottom first."""
     config: Config
     made_at: float
+    part_of: str = ""
+    """Of programs of the host: the digest of all that were declared, of which an image had some itself."""
+
+    @property
+    def declared(self) -> str:
+        """The digest that the sessions have in their declarations which use it."""
+        return self.part_of or self.digest
 
 
-def prepare(directory: str, reference: Reference, digest: str, owner: Owner, progress: Progress) -> Root:
+class Extra(NamedTuple):
+    """Programs of the host that are wanted in an image."""
+
+    names: tuple[str, ...]
+    digest: str
+    """What they were when they were declared (`extra.pin`)."""
+    path: str
+    """Where programs are looked for in an image that does not say."""
+
+
+def prepare(
+    directory: str,
+    reference: Reference,
+    digest: str,
+    owner: Owner,
+    progress: Progress,
+    programs: Extra | None = None,
+) -> Root:
     """The root that `reference` gives, unpacked below the state directory `directory` if it is not yet.
 
+    Those of `programs` that the image has not are in it too, below all that is the image's.
     `ImageError` when it is not what `digest` says any more, broken or refused; then nothing of it stays
     but layers that are whole.
     """
@@ -66,15 +92,47 @@ def prepare(directory: str, reference: Reference, digest: str, owner: Owner, pro
         if reference.kind == "rootfs":
             if pin(reference).digest != digest:
                 raise _changed()
-            return _rooted(directory, (reference.path,), Config({}, "", ""))
+            return _with_programs(directory, _rooted(directory, (reference.path,), Config({}, "", "")), owner, programs)
         with _UNPACKING:
             kept = _load(directory, digest)
             if kept is None or not all(os.path.isdir(_layer(directory, each)) for each in kept.layers):
                 kept = _Unpacking(directory, reference, digest, owner, progress).run()
         lower = tuple(f"images/layers/{each}" for each in _stacked(directory, kept.layers))
-        return _rooted(directory, lower, kept.config)
+        return _with_programs(directory, _rooted(directory, lower, kept.config), owner, programs)
     except ImageError as error:
         raise ImageError(f"{reference}: {error}", hint=error.hint) from error
+
+
+def _with_programs(directory: str, root: Root, owner: Owner, wanted: Extra | None) -> Root:
+    """`root` over a layer with those of the programs `wanted` that it lacks."""
+    if wanted is None:
+        return root
+    layers = [os.path.join(directory, path) for path in reversed(root.lower)]
+    names = extra.lacking(wanted.names, layers, root.env.get("PATH", wanted.path))
+    if not names:
+        return root
+    digest = f"sha256:{sha256(json.dumps([wanted.digest, *names]).encode()).hexdigest()}"
+    name = _hex(digest)
+    with _UNPACKING:
+        if _load(directory, digest) is None or not os.path.isdir(_layer(directory, name)):
+            if extra.pin(wanted.names).digest != wanted.digest:
+                raise ImageError(
+                    f"{', '.join(wanted.names)} of the host changed since the plan was made",
+                    hint="run the plan again, and look at it",
+                )
+            _make_directories(directory, owner)
+            beneath.remove_tree(_layer(directory, name))
+            try:
+                with _new(directory, name) as place:
+                    extra.fill(place, names, owner, layer.Budget())
+            except OSError as error:
+                what = f"{error.filename or names[0]}: {error.strerror}"
+                raise ImageError(f"programs of the host cannot be copied: {what}") from error
+            config = Config({}, "", "")
+            kept = Kept(digest, f"host:{','.join(names)}", (name,), config, time.time(), wanted.digest)
+            _describe(directory, kept)
+    extra.require_seen(names, [*layers, _layer(directory, name)])
+    return root._replace(lower=(f"images/layers/{name}", *root.lower), extra=names)
 
 
 def listing(directory: str) -> list[Kept]:
@@ -146,18 +204,13 @@ class _Unpacking:
         self.said = 0.0
 
     def run(self) -> Kept:
-        for path in (self.directory, _images(self.directory), _layers(self.directory)):
-            os.makedirs(path, 0o700, exist_ok=True)
-        if self.owner:
-            for path in (_images(self.directory), _layers(self.directory)):
-                os.chmod(path, 0o711)  # the sandboxes' user passes through, to the layers
+        _make_directories(self.directory, self.owner)
         try:
             layers, config = self._layout() if self.reference.kind == "oci" else self._archive()
         except OSError as error:
             raise ImageError(f"cannot be unpacked: {error.strerror}") from error
         kept = Kept(self.digest, str(self.reference), tuple(layers), config, time.time())
-        body = {**kept._asdict(), "config": config._asdict(), "form": _FORM}
-        beneath.publish(_description(self.directory, self.digest), json.dumps(body, indent=1).encode())
+        _describe(self.directory, kept)
         return kept
 
     # Where the layers come from.
@@ -180,7 +233,7 @@ class _Unpacking:
                 # A root file system: as nothing says what its layer should be, it is named by the archive.
                 name = _hex(self.digest)
                 if not os.path.isdir(_layer(self.directory, name)):
-                    with self._new(name) as place:
+                    with _new(self.directory, name) as place:
                         self._fill(place, streams.Hashed(streams.decompressed(raw), self.budget.take))
                         self._require_unchanged(raw)
                 return [name], Config({}, "", "")
@@ -235,7 +288,7 @@ class _Unpacking:
     def _layer(self, each: Layer, stored: streams.Stream) -> None:
         """Unpacks `stored`, which is the file or member that holds the layer."""
         raw = streams.Hashed(stored)
-        with self._new(_hex(each.diff_id)) as place:
+        with _new(self.directory, _hex(each.diff_id)) as place:
             tar = streams.Hashed(streams.decompressed(raw), self.budget.take)
             try:
                 self._fill(place, tar)
@@ -254,24 +307,38 @@ class _Unpacking:
         if raw.finish() != self.digest:
             raise _changed()
 
-    @contextmanager
-    def _new(self, name: str) -> Iterator[str]:
-        """A directory to be filled, which becomes the layer `name` when nothing is raised."""
-        place = f"{_images(self.directory)}/{beneath.temporary()}"
-        os.mkdir(place, 0o700)
-        try:
-            yield place
-            _sync(place)
-            os.rename(place, _layer(self.directory, name))
-        finally:
-            beneath.remove_tree(place)
-
     def _say(self, what: str) -> None:
         now = time.monotonic()
         if now - self.said >= _OFTEN:
             self.said = now
             size = f" ({self.budget.entries:,} files, {self.budget.bytes >> 20:,} MiB)" if self.budget.entries else ""
             self.progress(f"{os.path.basename(self.reference.path)} {what}{size}")
+
+
+def _make_directories(directory: str, owner: Owner) -> None:
+    for path in (directory, _images(directory), _layers(directory)):
+        os.makedirs(path, 0o700, exist_ok=True)
+    if owner:
+        for path in (_images(directory), _layers(directory)):
+            os.chmod(path, 0o711)  # the sandboxes' user passes through, to the layers
+
+
+@contextmanager
+def _new(directory: str, name: str) -> Iterator[str]:
+    """A directory to be filled, which becomes the layer `name` when nothing is raised."""
+    place = f"{_images(directory)}/{beneath.temporary()}"
+    os.mkdir(place, 0o700)
+    try:
+        yield place
+        _sync(place)
+        os.rename(place, _layer(directory, name))
+    finally:
+        beneath.remove_tree(place)
+
+
+def _describe(directory: str, kept: Kept) -> None:
+    body = {**kept._asdict(), "config": kept.config._asdict(), "form": _FORM}
+    beneath.publish(_description(directory, kept.digest), json.dumps(body, indent=1).encode())
 
 
 def _whole(content: streams.Section) -> bytes:
@@ -361,7 +428,8 @@ def _load(directory: str, digest: str) -> Kept | None:
         layers = tuple(data["layers"])
         if not all(_NAME.fullmatch(each) for each in layers):
             return None
-        return Kept(digest, data["source"], layers, Config(**data["config"]), data["made_at"])
+        part_of = data.get("part_of", "")
+        return Kept(digest, data["source"], layers, Config(**data["config"]), data["made_at"], part_of)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
