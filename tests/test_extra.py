@@ -92,7 +92,7 @@ def test_what_is_brought_in_is_part_of_the_session_and_is_collected(repository: 
     declare(repository, busybox(), "")
     (change,) = repository.run("plan", "--json").json["changes"]
     assert change["kind"] == "replace"
-    assert {field["path"] for field in change["fields"]} == {"image_extra", "image_extra.digest"}
+    assert {field["path"] for field in change["fields"]} == {"title", "image_extra", "image_extra.digest"}
     repository.apply()
     assert repository.inside("api", "cat ~/kept; git", code=127).out == "kept\n"
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from sessionctl import beneath
 from sessionctl.errors import ImageError
-from sessionctl.images import Reference, Root, extra, formats, layer, open_file, pin, streams, tarball
+from sessionctl.images import Reference, Root, extra, flatten, formats, layer, open_file, pin, streams, tarball
 from sessionctl.images.formats import Config, Content, Layer
 
 Owner = tuple[int, int] | None
@@ -55,8 +55,15 @@ class Kept(NamedTuple):
     """Their names, bottom first."""
     config: Config
     made_at: float
+    flat: str = ""
+    """The name of a directory that is the lowest of many layers together; empty when they are few."""
     part_of: str = ""
     """Of programs of the host: the digest of all that were declared, of which an image had some itself."""
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """All that it has in the library."""
+        return (*self.layers, self.flat) if self.flat else self.layers
 
     @property
     def declared(self) -> str:
@@ -95,9 +102,12 @@ def prepare(
             return _with_programs(directory, _rooted(directory, (reference.path,), Config({}, "", "")), owner, programs)
         with _UNPACKING:
             kept = _load(directory, digest)
-            if kept is None or not all(os.path.isdir(_layer(directory, each)) for each in kept.layers):
+            if kept is None or not all(os.path.isdir(_layer(directory, each)) for each in kept.directories):
                 kept = _Unpacking(directory, reference, digest, owner, progress).run()
-        lower = tuple(f"images/layers/{each}" for each in _stacked(directory, kept.layers))
+        stack = _stacked(directory, kept.layers)
+        if kept.flat:
+            stack = [kept.flat, *flatten.split(stack)[1]]
+        lower = tuple(f"images/layers/{each}" for each in stack)
         return _with_programs(directory, _rooted(directory, lower, kept.config), owner, programs)
     except ImageError as error:
         raise ImageError(f"{reference}: {error}", hint=error.hint) from error
@@ -129,7 +139,7 @@ def _with_programs(directory: str, root: Root, owner: Owner, wanted: Extra | Non
                 what = f"{error.filename or names[0]}: {error.strerror}"
                 raise ImageError(f"programs of the host cannot be copied: {what}") from error
             config = Config({}, "", "")
-            kept = Kept(digest, f"host:{','.join(names)}", (name,), config, time.time(), wanted.digest)
+            kept = Kept(digest, f"host:{','.join(names)}", (name,), config, time.time(), part_of=wanted.digest)
             _describe(directory, kept)
     extra.require_seen(names, [*layers, _layer(directory, name)])
     return root._replace(lower=(f"images/layers/{name}", *root.lower), extra=names)
@@ -166,7 +176,7 @@ def _walked(directory: str) -> Iterator[os.DirEntry[str]]:
 
 def loose(directory: str, kept: Collection[Kept]) -> list[str]:
     """The layers that none of the images `kept` has."""
-    held = {each for image in kept for each in image.layers}
+    held = {each for image in kept for each in image.directories}
     with suppress(FileNotFoundError):
         return sorted(name for name in os.listdir(_layers(directory)) if _NAME.fullmatch(name) and name not in held)
     return []
@@ -209,9 +219,25 @@ class _Unpacking:
             layers, config = self._layout() if self.reference.kind == "oci" else self._archive()
         except OSError as error:
             raise ImageError(f"cannot be unpacked: {error.strerror}") from error
-        kept = Kept(self.digest, str(self.reference), tuple(layers), config, time.time())
+        flat = self._flat(layers)
+        kept = Kept(self.digest, str(self.reference), tuple(layers), config, time.time(), flat)
         _describe(self.directory, kept)
         return kept
+
+    def _flat(self, layers: list[str]) -> str:
+        """The name of the directory that the lowest of `layers` become; empty when all of them can be mounted."""
+        many, _ = flatten.split(_stacked(self.directory, layers))
+        if not many:
+            return ""
+        name = _hex(f"sha256:{sha256(json.dumps(['flat', many]).encode()).hexdigest()}")
+        if not os.path.isdir(_layer(self.directory, name)):
+            self.progress(f"{os.path.basename(self.reference.path)}: {len(many)} layers become one")
+            try:
+                with _new(self.directory, name) as place:
+                    flatten.flatten([_layer(self.directory, each) for each in many], place, self.owner)
+            except OSError as error:
+                raise ImageError(f"its {len(many)} lowest layers cannot become one: {error.strerror}") from error
+        return name
 
     # Where the layers come from.
 
@@ -252,10 +278,11 @@ class _Unpacking:
         raw = streams.Hashed(file)
         documents: dict[str, bytes] = {}
         links: dict[str, str] = {}
-        room = _DOCUMENTS
-        for entry in tarball.entries(streams.decompressed(raw)):
+        room, budget = _DOCUMENTS, layer.Budget()
+        for entry in tarball.entries(streams.Hashed(streams.decompressed(raw), budget.take)):
             self._say("is looked at")
             name = _member(entry)
+            budget.entry(entry.path)
             if not _PARTS_OF_ARCHIVES.fullmatch(os.fsencode(name)) and name != ".":
                 return None
             if entry.kind == "file" and entry.size <= min(formats.LARGEST_DOCUMENT, room):
@@ -428,8 +455,10 @@ def _load(directory: str, digest: str) -> Kept | None:
         layers = tuple(data["layers"])
         if not all(_NAME.fullmatch(each) for each in layers):
             return None
-        part_of = data.get("part_of", "")
-        return Kept(digest, data["source"], layers, Config(**data["config"]), data["made_at"], part_of)
+        flat, part_of = data.get("flat", ""), data.get("part_of", "")
+        if flat and not _NAME.fullmatch(flat):
+            return None
+        return Kept(digest, data["source"], layers, Config(**data["config"]), data["made_at"], flat, part_of)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
