@@ -84,6 +84,11 @@ NOT_YET_VALUES: Mapping[str, str] = {
 }
 """The same for values: what of an enumeration matches."""
 
+INSTEAD: Mapping[str, str] = {
+    "workspace.mode": 'use mode = "clone" with visible = true; one that exists: sessionctl adopt NAME PATH',
+}
+"""What to use in place of those values."""
+
 MEANINGLESS: Mapping[str, tuple[str, ...]] = {
     "clone": ("session_dir",),
     "visible": ("submodules",),
@@ -690,7 +695,8 @@ def _found(error: ErrorDetails, inner: Key) -> _Found:
     value = error["input"]
     if kind == "literal_error" and isinstance(value, str):
         if re.fullmatch(NOT_YET_VALUES.get(".".join(map(str, inner)), ""), value, re.DOTALL):
-            return _Found(inner, f"{_quoted(value)} is not supported yet")
+            where = ".".join(map(str, inner))
+            return _Found(inner, f"{_quoted(value)} is not supported yet", INSTEAD.get(where, ""))
         choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         return _Found(inner, f"expected {error['ctx']['expected']}, not {_quoted(value)}", near(value, choices))
     return _Found(inner, *words(error))
