@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sessionctl.errors import ImageError
-from sessionctl.images import extra, programs
+from sessionctl.images import extra, layer, programs
 from tests.archives import Member, directory, entry, file, tar
 from tests.command import Repository
 
@@ -165,6 +165,24 @@ def test_a_broken_program_is_named(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(header.replace(struct.pack("<H", machine), struct.pack("<H", 40), 1))
     with pytest.raises(ImageError, match="no program of this machine"):
         programs.load(str(tmp_path / "other"))
+
+
+def test_what_not_everybody_may_read_is_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root could, and the agent would have it."""
+    (tmp_path / "usr").mkdir()
+    secret = tmp_path / "usr" / "tool"
+    secret.write_text("#!/bin/sh\n")
+    secret.chmod(0o751)
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "link").symlink_to(secret)
+    (tmp_path / "layer").mkdir()
+    monkeypatch.setattr(extra, "find", lambda name: extra.Program(name, str(secret), ()))
+    with pytest.raises(ImageError, match="tool may not be read by everybody"):
+        extra.fill(str(tmp_path / "layer"), ["tool"], None, layer.Budget())
+    # Nor is what a link leads to outside of /usr.
+    monkeypatch.setattr(extra, "find", lambda name: extra.Program(name, "/bin/true", (str(tmp_path / "beside"),)))
+    extra.fill(str(tmp_path / "layer"), ["true"], None, layer.Budget())
+    assert not os.path.lexists(f"{tmp_path}/layer{tmp_path}/beside/link")
 
 
 def test_only_what_is_lacking_is_brought(tmp_path: Path) -> None:

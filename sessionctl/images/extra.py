@@ -205,13 +205,15 @@ class _Layer:
                 target = os.path.realpath(path)
                 if target.startswith(f"{place}/"):
                     self._link(os.path.relpath(target, os.path.dirname(path)), path)
-                elif os.path.isfile(target):
+                elif os.path.isfile(target) and target.startswith(_SHOWN):
                     self._file(target, path)  # git-core/git is often one to /usr/bin/git
             elif kind == "file":
                 self._file(path, path)
 
     def _file(self, source: str, path: str) -> None:
         """The file `source` at `path`; a program with all that it loads."""
+        if not os.stat(source).st_mode & stat.S_IROTH:
+            raise ImageError(f"{source} may not be read by everybody, so it is not copied")  # we may be root
         mode = 0o755 if os.access(source, os.X_OK) else 0o644
         program = programs.load(source) if mode == 0o755 else None
         if program is None or not program.loader:

@@ -124,23 +124,24 @@ def _with_programs(directory: str, root: Root, owner: Owner, wanted: Extra | Non
     digest = f"sha256:{sha256(json.dumps([wanted.digest, *names]).encode()).hexdigest()}"
     name = _hex(digest)
     with _UNPACKING:
-        if _load(directory, digest) is None or not os.path.isdir(_layer(directory, name)):
+        if not os.path.isdir(_layer(directory, name)):
             if extra.pin(wanted.names).digest != wanted.digest:
                 raise ImageError(
                     f"{', '.join(wanted.names)} of the host changed since the plan was made",
                     hint="run the plan again, and look at it",
                 )
             _make_directories(directory, owner)
-            beneath.remove_tree(_layer(directory, name))
             try:
                 with _new(directory, name) as place:
                     extra.fill(place, names, owner, layer.Budget())
             except OSError as error:
                 what = f"{error.filename or names[0]}: {error.strerror}"
                 raise ImageError(f"programs of the host cannot be copied: {what}") from error
+        if _load(directory, digest) is None:
             config = Config({}, "", "")
-            kept = Kept(digest, f"host:{','.join(names)}", (name,), config, time.time(), part_of=wanted.digest)
-            _describe(directory, kept)
+            _describe(
+                directory, Kept(digest, f"host:{','.join(names)}", (name,), config, time.time(), part_of=wanted.digest)
+            )
     extra.require_seen(names, [*layers, _layer(directory, name)])
     return root._replace(lower=(f"images/layers/{name}", *root.lower), extra=names)
 
