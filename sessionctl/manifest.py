@@ -794,6 +794,8 @@ class _Value(NamedTuple):
         return Problem(dotted(key), message, self.source.document.line(key) if self.source.document else 0, hint)
 
 
+_BLOCK = 3
+"""The rank of a session's own block: what is said below it is said of many."""
 _Layer = Mapping[str, _Value]
 """Values by their path, such as ``backend``, ``env.RUST_LOG`` or ``workspace.base``. What a path does not
 reach into is replaced by a higher layer as a whole: lists are, tables are merged."""
@@ -947,7 +949,7 @@ def resolve(
 
     source = _Source(2, label, directory, document, ours=False)
     below = {**_built_in(), **user, **_layer(read.defaults, source, ("defaults",))}
-    source = source._replace(rank=3)
+    source = source._replace(rank=_BLOCK)
     judge = _Judge(top, settings, problems)
     sessions = {
         name: {**below, **_layer(table, source, ("sessions", name)), **above} for name, table in read.sessions.items()
@@ -1202,7 +1204,7 @@ class _Judge:
         if not given.value:
             return {}
         if image.value == images.HOST:
-            if given.source.rank >= image.source.rank:
+            if given.source.rank >= max(image.source.rank, _BLOCK):  # defaults are for those that have one
                 message = f"has no meaning without an image, and {name} has none: it sees the host's programs"
                 self.problems.append(given.problem(message))
             values["image_extra"] = _built_in()["image_extra"]
