@@ -31,9 +31,11 @@ from sessionctl.model import (
     Record,
     SessionSpec,
     Status,
+    WorkspaceSpec,
     World,
     host_path,
     is_name,
+    kind_of,
     require_name,
 )
 from sessionctl.plan import Plan, Policy, deletes, taken
@@ -44,6 +46,7 @@ from sessionctl.units import parse_duration
 if TYPE_CHECKING:
     import threading
 
+    from sessionctl.adopting import Adopted
     from sessionctl.comparing import Difference
     from sessionctl.copying import Copied
     from sessionctl.disk import Disk
@@ -495,6 +498,31 @@ class Project:
                 self.store.save(record)
                 self.store.note(name, "adopt", git=state, reason="a stray", sandbox=target.id)
         return self.session(name, "head")
+
+    def adopt_checkout(
+        self, name: str, path: StrPath, *, progress: Callable[[str], None] = lambda text: None
+    ) -> tuple[Session, Adopted]:
+        """Makes session `name` of a worktree of the repository, or a clone of it, at `path`: a copy, stopped.
+
+        Declared as it is in the manifest, else as a clone. `UsageError` when there is a session of that name, or no
+        such checkout; `ConflictError`, with a list, when it cannot be copied as it is.
+        """
+        from sessionctl import adopting, workspace
+
+        with self.changing():
+            here = [o.session for o in self.world().observed]
+            if require_name(name) in here or self.store.record(name) or workspace.is_there(self.directory, name):
+                raise UsageError(f"there is a session {name} already", hint="choose another name")
+            declared = self._declared_if_any().get(name)
+            spec = SessionSpec(name, workspace=WorkspaceSpec(branch=f"agents/{name}"))
+            spec = declared.spec if declared is not None else spec
+            kind = kind_of(spec.workspace._asdict())
+            if kind != "clone":
+                raise UsageError(f"{name} is declared with a workspace of another mode than clone ({kind})")
+            ours = {os.path.realpath(self.settings.state_dir): "the state directory"}
+            checkout = adopting.require_clear(self.repository, path, ours)
+            _, adopted = adopting.adopt(self._site(progress), spec, checkout)
+        return self.session(name, "head"), adopted
 
     def _renamed_manifest(self, old: str, new: str) -> str:
         """The real path of the manifest, when it has a block of `old` that can become `new`'s; else nothing."""

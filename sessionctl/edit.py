@@ -18,7 +18,7 @@ from sessionctl.model import SessionSpec, WorkspaceSpec
 _HEADER = r"^([ \t]*\[\[?[ \t]*(?:sessions|\"sessions\"|'sessions')[ \t]*\.[ \t]*)(?:{0}|\"{0}\"|'{0}')(?=[ \t]*[.\]])"
 
 
-_NOT_DECLARED = ("name", "renamed_from", "image_digest", "image_outside")
+_NOT_DECLARED = ("name", "renamed_from", "image_digest", "image_outside", "image_extra_digest")
 """Keys of a declaration that a block does not have: what was found when it was resolved, and what it was called."""
 
 

@@ -56,7 +56,7 @@ def uses(project: Project) -> list[Use]:
     users = _users(project)
     directory = project.directory
     return [
-        Use(image, library.size(directory, image.layers), tuple(sorted(users.get(image.digest, ()))))
+        Use(image, library.size(directory, image.layers), tuple(sorted(users.get(image.declared, ()))))
         for image in library.listing(directory)
     ]
 
@@ -78,8 +78,8 @@ def garbage(project: Project) -> Garbage:
     keep = Keep(tool.trash_expiry, tool.trash_size, tool.keep_last, tool.keep_age, tool.keep_named)
     going = spent(project.snapshots(), project.operations(), keep, size_of, project.now)
     users, images = _users(project, {each.id for each in going}), library.listing(directory)
-    loose = library.loose(directory, [image for image in images if image.digest in users])
-    unused = tuple(image for image in images if image.digest not in users)
+    loose = library.loose(directory, [image for image in images if image.declared in users])
+    unused = tuple(image for image in images if image.declared not in users)
     bases = project.unused_bases({each.id for each in going})
     size = library.size(directory, loose) + sum(each.size for each in going)
     size += meter.taken(*(os.path.join(directory, "bases", key) for key in bases))
@@ -93,9 +93,9 @@ def _users(project: Project, without: Collection[str] = ()) -> dict[str, set[str
     kept = [each for each in project.snapshots() if not each.corrupt and each.id not in without]
     made_of += [(f"{each.session} (snapshot)", each.made_of) for each in kept]
     for name, declaration in [*made_of, *_declared(project).items()]:
-        digest = declaration.data.get("image_digest")
-        if digest:
-            found.setdefault(digest, set()).add(name)
+        for key in ("image_digest", "image_extra_digest"):
+            if digest := declaration.data.get(key):
+                found.setdefault(digest, set()).add(name)
     return found
 
 

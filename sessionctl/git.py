@@ -887,6 +887,14 @@ def fetch(
     return Fetched(after, moved, branch, commit, followed, reason)
 
 
+def take_in(repository: Repository, git_dir: str, commit: str, ref: str) -> None:
+    """Brings `commit`, which HEAD of the clone at `git_dir` is, into the repository, as `ref`. `GitError`.
+
+    Every object is checked; nothing of the clone's configuration is used but what `upload-pack` reads of it.
+    """
+    run(repository.common_dir, *_FETCH, f"file://{git_dir}", f"+{commit}:{ref}", timeout=600)
+
+
 def _heads(repository: Repository, prefix: str) -> dict[str, str]:
     listed = run(repository.common_dir, "for-each-ref", "--format=%(objectname) %(refname)", prefix).stdout
     return {ref.removeprefix(prefix): tip for ref, tip in _packed(listed, (prefix.rstrip("/"),)).items()}

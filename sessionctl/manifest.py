@@ -37,6 +37,7 @@ from sessionctl import beneath, images, plugins
 from sessionctl.beneath import StrPath
 from sessionctl.declared import FILE, remembered
 from sessionctl.errors import ImageError, ManifestError, Problem, UntrustedError, UsageError
+from sessionctl.images import extra
 from sessionctl.locate import Document, Key, dotted, load_document, parse_document
 from sessionctl.model import (
     HAS_BRANCH,
@@ -80,6 +81,11 @@ NOT_YET_VALUES: Mapping[str, str] = {
     "workspace.mode": r"worktree",
 }
 """The same for values: what of an enumeration matches."""
+
+INSTEAD: Mapping[str, str] = {
+    "workspace.mode": 'use mode = "clone" with visible = true; one that exists: sessionctl adopt NAME PATH',
+}
+"""What to use in place of those values."""
 
 MEANINGLESS: Mapping[str, tuple[str, ...]] = {
     "clone": ("session_dir",),
@@ -267,6 +273,12 @@ def _image(text: str) -> str:
             raise wrong(f"{_quoted(text)} is not supported yet: nothing is fetched from a registry", hint)
         raise wrong(f"{_quoted(text)} is no image", "expected host, rootfs:DIR, archive:FILE or oci:LAYOUT[:TAG]")
     return _label(text)
+
+
+def _program(text: str) -> str:
+    if not extra.is_name(text):
+        raise wrong(f"{_quoted(text)} is not the name of a program")
+    return text
 
 
 def _disjoint(files: list[FileTable]) -> list[FileTable]:
@@ -509,6 +521,14 @@ class SessionTable(_Table):
         "archive:FILE or oci:LAYOUT[:TAG]: that, as a writable layer over it. Relative to the manifest; outside of "
         "the repository it has to be trusted.",
     )
+    image_extra: Annotated[
+        list[Annotated[str, AfterValidator(_program), _text("^[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}$")]],
+        AfterValidator(_unique),
+    ] = Field(
+        default=[],
+        description="Programs of the host's /usr that are brought into an image which has none of that name, with all "
+        "that they load, such as git and node.",
+    )
     backend: Annotated[str, _known("backends"), _NAME] = Field(
         default="bubblewrap", description="What makes the sandbox."
     )
@@ -697,7 +717,8 @@ def _found(error: ErrorDetails, inner: Key) -> _Found:
     value = error["input"]
     if kind == "literal_error" and isinstance(value, str):
         if re.fullmatch(NOT_YET_VALUES.get(".".join(map(str, inner)), ""), value, re.DOTALL):
-            return _Found(inner, f"{_quoted(value)} is not supported yet")
+            where = ".".join(map(str, inner))
+            return _Found(inner, f"{_quoted(value)} is not supported yet", INSTEAD.get(where, ""))
         choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         return _Found(inner, f"expected {error['ctx']['expected']}, not {_quoted(value)}", near(value, choices))
     return _Found(inner, *words(error))
@@ -795,6 +816,8 @@ class _Value(NamedTuple):
         return Problem(dotted(key), message, self.source.document.line(key) if self.source.document else 0, hint)
 
 
+_BLOCK = 3
+"""The rank of a session's own block: what is said below it is said of many."""
 _Layer = Mapping[str, _Value]
 """Values by their path, such as ``backend``, ``env.RUST_LOG`` or ``workspace.base``. What a path does not
 reach into is replaced by a higher layer as a whole: lists are, tables are merged."""
@@ -948,7 +971,7 @@ def resolve(
 
     source = _Source(2, label, directory, document, ours=False)
     below = {**_built_in(), **user, **_layer(read.defaults, source, ("defaults",))}
-    source = source._replace(rank=3)
+    source = source._replace(rank=_BLOCK)
     judge = _Judge(top, settings, problems)
     sessions = {
         name: {**below, **_layer(table, source, ("sessions", name)), **above} for name, table in read.sessions.items()
@@ -1005,6 +1028,7 @@ class _Judge:
         """The same, of what is not read."""
         self.digests: dict[str, str] = {}
         self.pinned: dict[images.Reference, images.Pinned] = {}
+        self.programs: dict[tuple[str, ...], images.Pinned] = {}
 
     def require_room(self, sessions: dict[str, dict[str, _Value]]) -> None:
         """Empties `sessions` when they are too many: no more is said of them."""
@@ -1032,7 +1056,7 @@ class _Judge:
         files, mounts = self.files(values["files"]), self.mounts(values["mounts"])
         self.require_seen(values["files"], mounts)
         self.included(values["workspace.include"])
-        image = self.image(values["image"])
+        image = self.image(values["image"]) | self.image_extra(name, values)
         for each in names:
             if not is_name(each):
                 self.problems.append(Problem(dotted(("sessions", name)), f"{each} is too long for a name", line))
@@ -1092,7 +1116,7 @@ class _Judge:
         self.origins[name] = {
             path: values[listed[path][0]].origin(listed[path][1])
             if path in listed
-            else values[path.removesuffix(".source") if path == "image.source" else path].origin()
+            else values[_DECIDED_BY.get(path, path)].origin()
             for path in fields
         }
         for forbidden, text, entry in self.forbidden:
@@ -1196,6 +1220,28 @@ class _Judge:
         digest = self.pinned[reference].digest
         return {"image": str(reference), "image_digest": digest, "image_outside": outside}
 
+    def image_extra(self, name: str, values: dict[str, _Value]) -> dict[str, Any]:
+        """The same of the host's programs in it. Without an image those that are said elsewhere are dropped."""
+        given, image = values["image_extra"], values["image"]
+        if not given.value:
+            return {}
+        if image.value == images.HOST:
+            if given.source.rank >= max(image.source.rank, _BLOCK):  # defaults are for those that have one
+                message = f"has no meaning without an image, and {name} has none: it sees the host's programs"
+                self.problems.append(given.problem(message))
+            values["image_extra"] = _built_in()["image_extra"]
+            return {}
+        names = tuple(sorted(given.value))
+        if names not in self.programs:
+            self.programs[names] = images.Pinned("", ())
+            try:
+                self.programs[names] = extra.pin(names)
+            except (ImageError, OSError) as error:
+                said = (str(error), error.hint) if isinstance(error, ImageError) else (f"{error.filename}: {error}", "")
+                self.problems.append(given.problem(said[0], hint=said[1]))
+        self.inputs.update(dict.fromkeys(self.programs[names].inputs))
+        return {"image_extra": names, "image_extra_digest": self.programs[names].digest}
+
     def mounts(self, value: _Value) -> tuple[MountSpec, ...]:
         return tuple(MountSpec(self.leads(table.source, value), table.path, table.mode) for table in value.value)
 
@@ -1269,6 +1315,9 @@ def _host_path(text: str, value: _Value) -> str:
     expanded = os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
     return os.path.join(value.source.directory, expanded)
 
+
+_DECIDED_BY = {"image.source": "image", "image_extra.digest": "image_extra"}
+"""Paths of a declaration whose value comes with that of another key."""
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "mounts": ("ro", "rw"),

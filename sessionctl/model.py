@@ -59,6 +59,7 @@ rewrites the marks of what is there; it replaces no sandbox for it (docker/compo
 EFFECT: Mapping[str, Effect] = {
     "backend": "replace",
     "image": "replace",
+    "image_extra": "replace",
     "image.source": "in-place",  # where it was found: what it is, its digest, is what counts
     "setup": "replace",
     "workspace.mode": "replace",
@@ -212,6 +213,10 @@ class SessionSpec(NamedTuple):
     """What that was when it was resolved (`images.pin`); empty for ``host``."""
     image_outside: bool = False
     """Whether the repository's manifest names an image that lies outside of the repository."""
+    image_extra: tuple[str, ...] = ()
+    """Programs of the host that are brought in where the image lacks them, in order of their names."""
+    image_extra_digest: str = ""
+    """What those were when they were resolved (`images.extra.pin`)."""
     agent: str = ""
     title: str = ""
     tags: tuple[str, ...] = ()
@@ -245,6 +250,8 @@ class SessionSpec(NamedTuple):
             "image": self.image,
             "image_digest": self.image_digest,
             "image_outside": self.image_outside,
+            "image_extra": list(self.image_extra),
+            "image_extra_digest": self.image_extra_digest,
             "agent": self.agent,
             "title": self.title,
             "tags": list(self.tags),
@@ -304,6 +311,9 @@ def flat(data: Mapping[str, Any]) -> dict[str, Any]:
             # A root file system is used where it is; what was unpacked is the same wherever it came from.
             result[key] = f"{value if kind == 'rootfs' else kind} {data['image_digest']}"
             result["image.source"] = value
+        elif key == "image_extra_digest":
+            if value:
+                result["image_extra.digest"] = value
         elif key in ("image_digest", "image_outside"):
             continue
         elif isinstance(value, Mapping):

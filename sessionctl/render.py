@@ -310,6 +310,7 @@ def session_data(session: Session) -> dict[str, Any]:
         "agent_started": False,
         "image": data.get("image"),
         "image_digest": data.get("image_digest") or None,
+        "image_extra": data.get("image_extra") or [],
         "network": made_of.get("network"),
         "mounts": made_of.get("mounts", []),
         "workspace": kind_of(made_of["workspace"]) if made_of.get("workspace") else None,
@@ -469,6 +470,8 @@ def status_text(session: Session, files: Mapping[str, str], events: Sequence[Ent
     if record and record.stopped_at:
         lines.append(("stopped by hand", moment(record.stopped_at) or ""))
     image = f"image {printable(str(data.get('image')))}"
+    if data.get("image_extra"):
+        image += f" with {', '.join(map(printable, data['image_extra']))} of the host"
     lines.append(("backend", f"{data.get('backend')}, {image}, network {made_of.get('network')}"))
     if made_of.get("workspace"):
         kind = kind_of(made_of["workspace"])

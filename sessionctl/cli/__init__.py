@@ -38,7 +38,7 @@ COMMANDS = {
     "show": Place("declaring", "Show a session as declared, and where each value comes from"),
     "add": Place("naming", "Declare a session in the manifest"),
     "rename": Place("naming", "Give a session another name, with all that it is"),
-    "adopt": Place("naming", "Take on a sandbox that bears our mark and that no record knows"),
+    "adopt": Place("naming", "Take on a sandbox that no record knows, or a worktree or clone that exists"),
     "trust": Place("trusting", "Show what the manifest takes from the host, and allow it"),
     "plan": Place("converging", "Show how what is declared differs from what is, and what apply would do"),
     "apply": Place("converging", "Bring about what is declared"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from sessionctl import errors
-from sessionctl.cli.common import Command, name_option, open_project
+from sessionctl.cli.common import Command, open_project
+from sessionctl.render import printable
 
 
 def _rename(args: argparse.Namespace) -> int:
@@ -42,10 +44,34 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _adopt(args: argparse.Namespace) -> int:
+    if args.path is not None:
+        return _adopt_checkout(args)
     session = open_project(args).adopt(args.name)
     then = "sessionctl plan" if session.declared else f"sessionctl add {session.name}"
     print(f"{session.name} is a session now, {session.status}; next: {then}")
     return errors.OK
+
+
+def _adopt_checkout(args: argparse.Namespace) -> int:
+    def say(text: str) -> None:
+        print(printable(text), file=sys.stderr)
+
+    session, adopted = open_project(args).adopt_checkout(args.name, args.path, progress=say)
+    was = f"branch {adopted.branch} at " if adopted.branch else ""
+    print(
+        f"{session.name} has what is in {printable(adopted.path)}, {was}{adopted.commit[:10]}, on {session.git.branch}"
+    )
+    print("the original is as it was, and yours to remove")
+    if adopted.left:
+        print(f"warning: only the original has {', '.join(adopted.left)}", file=sys.stderr)
+    then = "apply" if session.declared else f"start {session.name}, and to declare it: sessionctl add {session.name}"
+    print(f"next: sessionctl {then}")
+    return errors.OK
+
+
+def _adopt_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a stray; with PATH, a name that no session has")
+    parser.add_argument("path", metavar="PATH", nargs="?", help="a worktree of the repository, or a clone of it")
 
 
 COMMANDS = {
@@ -57,10 +83,12 @@ COMMANDS = {
         "declared as it was.",
     ),
     "adopt": Command(
-        name_option,
+        _adopt_options,
         _adopt,
-        "  sessionctl ls --all\n  sessionctl adopt api",
-        "It is left as it is, and all that it holds. What is half made, or not clearly one thing, is not taken on.",
+        "  sessionctl ls --all\n  sessionctl adopt api\n  sessionctl adopt fix ../project-fix",
+        "A stray is left as it is, and all that it holds. What is half made, or not clearly one thing, is not taken "
+        "on. With PATH, a worktree or clone becomes the work of a new session, stopped: its commit, what is staged, "
+        "changed, untracked and ignored. It is copied; the original is not touched.",
     ),
     "rename": Command(
         _rename_options,

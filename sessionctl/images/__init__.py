@@ -47,6 +47,8 @@ class Root(NamedTuple):
     user: str
     uid: int
     gid: int
+    extra: tuple[str, ...] = ()
+    """The host's programs that it lacks and that were brought in, in the lowest directory (see extra.py)."""
 
 
 def parse(text: str) -> Reference | None:

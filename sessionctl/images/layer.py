@@ -35,8 +35,8 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 class Budget:
     """What an image may still take of the disk; `ImageError` when that is used up."""
 
-    def __init__(self, entries: int = MOST_ENTRIES, size: int = MOST_BYTES) -> None:
-        self._entries, self._bytes = entries, size
+    def __init__(self, entries: int = 0, size: int = 0) -> None:
+        self._entries, self._bytes = entries or MOST_ENTRIES, size or MOST_BYTES
         self.entries = self.bytes = 0
         """What it took so far."""
 
@@ -46,6 +46,13 @@ class Budget:
         if self.entries > self._entries:
             raise ImageError(f"the image has more than {self._entries:,} files and directories")
         self.require(0)
+
+    def entry(self, path: bytes) -> None:
+        """Takes one for the entry `path`, which the error names."""
+        try:
+            self.take(entries=1)
+        except ImageError as error:
+            raise ImageError(f"entry {shown(path)}: {error}") from None
 
     def require(self, size: int) -> None:
         if self.bytes + size > self._bytes:

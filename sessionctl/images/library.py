@@ -19,11 +19,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from sessionctl import beneath
 from sessionctl.errors import ImageError
-from sessionctl.images import Reference, Root, formats, layer, open_file, pin, streams, tarball
+from sessionctl.images import Reference, Root, extra, flatten, formats, layer, open_file, pin, streams, tarball
 from sessionctl.images.formats import Config, Content, Layer
 
 Owner = tuple[int, int] | None
@@ -54,11 +55,43 @@ class Kept(NamedTuple):
     """Their names, bottom first."""
     config: Config
     made_at: float
+    flat: str = ""
+    """The name of a directory that is the lowest of many layers together; empty when they are few."""
+    part_of: str = ""
+    """Of programs of the host: the digest of all that were declared, of which an image had some itself."""
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """All that it has in the library."""
+        return (*self.layers, self.flat) if self.flat else self.layers
+
+    @property
+    def declared(self) -> str:
+        """The digest that the sessions have in their declarations which use it."""
+        return self.part_of or self.digest
 
 
-def prepare(directory: str, reference: Reference, digest: str, owner: Owner, progress: Progress) -> Root:
+class Extra(NamedTuple):
+    """Programs of the host that are wanted in an image."""
+
+    names: tuple[str, ...]
+    digest: str
+    """What they were when they were declared (`extra.pin`)."""
+    path: str
+    """Where programs are looked for in an image that does not say."""
+
+
+def prepare(
+    directory: str,
+    reference: Reference,
+    digest: str,
+    owner: Owner,
+    progress: Progress,
+    programs: Extra | None = None,
+) -> Root:
     """The root that `reference` gives, unpacked below the state directory `directory` if it is not yet.
 
+    Those of `programs` that the image has not are in it too, below all that is the image's.
     `ImageError` when it is not what `digest` says any more, broken or refused; then nothing of it stays
     but layers that are whole.
     """
@@ -66,15 +99,51 @@ def prepare(directory: str, reference: Reference, digest: str, owner: Owner, pro
         if reference.kind == "rootfs":
             if pin(reference).digest != digest:
                 raise _changed()
-            return _rooted(directory, (reference.path,), Config({}, "", ""))
+            return _with_programs(directory, _rooted(directory, (reference.path,), Config({}, "", "")), owner, programs)
         with _UNPACKING:
             kept = _load(directory, digest)
-            if kept is None or not all(os.path.isdir(_layer(directory, each)) for each in kept.layers):
+            if kept is None or not all(os.path.isdir(_layer(directory, each)) for each in kept.directories):
                 kept = _Unpacking(directory, reference, digest, owner, progress).run()
-        lower = tuple(f"images/layers/{each}" for each in _stacked(directory, kept.layers))
-        return _rooted(directory, lower, kept.config)
+        stack = _stacked(directory, kept.layers)
+        if kept.flat:
+            stack = [kept.flat, *flatten.split(stack)[1]]
+        lower = tuple(f"images/layers/{each}" for each in stack)
+        return _with_programs(directory, _rooted(directory, lower, kept.config), owner, programs)
     except ImageError as error:
         raise ImageError(f"{reference}: {error}", hint=error.hint) from error
+
+
+def _with_programs(directory: str, root: Root, owner: Owner, wanted: Extra | None) -> Root:
+    """`root` over a layer with those of the programs `wanted` that it lacks."""
+    if wanted is None:
+        return root
+    layers = [os.path.join(directory, path) for path in reversed(root.lower)]
+    names = extra.lacking(wanted.names, layers, root.env.get("PATH", wanted.path))
+    if not names:
+        return root
+    digest = f"sha256:{sha256(json.dumps([wanted.digest, *names]).encode()).hexdigest()}"
+    name = _hex(digest)
+    with _UNPACKING:
+        if not os.path.isdir(_layer(directory, name)):
+            if extra.pin(wanted.names).digest != wanted.digest:
+                raise ImageError(
+                    f"{', '.join(wanted.names)} of the host changed since the plan was made",
+                    hint="run the plan again, and look at it",
+                )
+            _make_directories(directory, owner)
+            try:
+                with _new(directory, name) as place:
+                    extra.fill(place, names, owner, layer.Budget())
+            except OSError as error:
+                what = f"{error.filename or names[0]}: {error.strerror}"
+                raise ImageError(f"programs of the host cannot be copied: {what}") from error
+        if _load(directory, digest) is None:
+            config = Config({}, "", "")
+            _describe(
+                directory, Kept(digest, f"host:{','.join(names)}", (name,), config, time.time(), part_of=wanted.digest)
+            )
+    extra.require_seen(names, [*layers, _layer(directory, name)])
+    return root._replace(lower=(f"images/layers/{name}", *root.lower), extra=names)
 
 
 def listing(directory: str) -> list[Kept]:
@@ -108,7 +177,7 @@ def _walked(directory: str) -> Iterator[os.DirEntry[str]]:
 
 def loose(directory: str, kept: Collection[Kept]) -> list[str]:
     """The layers that none of the images `kept` has."""
-    held = {each for image in kept for each in image.layers}
+    held = {each for image in kept for each in image.directories}
     with suppress(FileNotFoundError):
         return sorted(name for name in os.listdir(_layers(directory)) if _NAME.fullmatch(name) and name not in held)
     return []
@@ -146,19 +215,30 @@ class _Unpacking:
         self.said = 0.0
 
     def run(self) -> Kept:
-        for path in (self.directory, _images(self.directory), _layers(self.directory)):
-            os.makedirs(path, 0o700, exist_ok=True)
-        if self.owner:
-            for path in (_images(self.directory), _layers(self.directory)):
-                os.chmod(path, 0o711)  # the sandboxes' user passes through, to the layers
+        _make_directories(self.directory, self.owner)
         try:
             layers, config = self._layout() if self.reference.kind == "oci" else self._archive()
         except OSError as error:
             raise ImageError(f"cannot be unpacked: {error.strerror}") from error
-        kept = Kept(self.digest, str(self.reference), tuple(layers), config, time.time())
-        body = {**kept._asdict(), "config": config._asdict(), "form": _FORM}
-        beneath.publish(_description(self.directory, self.digest), json.dumps(body, indent=1).encode())
+        flat = self._flat(layers)
+        kept = Kept(self.digest, str(self.reference), tuple(layers), config, time.time(), flat)
+        _describe(self.directory, kept)
         return kept
+
+    def _flat(self, layers: list[str]) -> str:
+        """The name of the directory that the lowest of `layers` become; empty when all of them can be mounted."""
+        many, _ = flatten.split(_stacked(self.directory, layers))
+        if not many:
+            return ""
+        name = _hex(f"sha256:{sha256(json.dumps(['flat', many]).encode()).hexdigest()}")
+        if not os.path.isdir(_layer(self.directory, name)):
+            self.progress(f"{os.path.basename(self.reference.path)}: {len(many)} layers become one")
+            try:
+                with _new(self.directory, name) as place:
+                    flatten.flatten([_layer(self.directory, each) for each in many], place, self.owner)
+            except OSError as error:
+                raise ImageError(f"its {len(many)} lowest layers cannot become one: {error.strerror}") from error
+        return name
 
     # Where the layers come from.
 
@@ -180,7 +260,7 @@ class _Unpacking:
                 # A root file system: as nothing says what its layer should be, it is named by the archive.
                 name = _hex(self.digest)
                 if not os.path.isdir(_layer(self.directory, name)):
-                    with self._new(name) as place:
+                    with _new(self.directory, name) as place:
                         self._fill(place, streams.Hashed(streams.decompressed(raw), self.budget.take))
                         self._require_unchanged(raw)
                 return [name], Config({}, "", "")
@@ -199,10 +279,11 @@ class _Unpacking:
         raw = streams.Hashed(file)
         documents: dict[str, bytes] = {}
         links: dict[str, str] = {}
-        room = _DOCUMENTS
-        for entry in tarball.entries(streams.decompressed(raw)):
+        room, budget = _DOCUMENTS, layer.Budget()
+        for entry in tarball.entries(streams.Hashed(streams.decompressed(raw), budget.take)):
             self._say("is looked at")
             name = _member(entry)
+            budget.entry(entry.path)
             if not _PARTS_OF_ARCHIVES.fullmatch(os.fsencode(name)) and name != ".":
                 return None
             if entry.kind == "file" and entry.size <= min(formats.LARGEST_DOCUMENT, room):
@@ -235,7 +316,7 @@ class _Unpacking:
     def _layer(self, each: Layer, stored: streams.Stream) -> None:
         """Unpacks `stored`, which is the file or member that holds the layer."""
         raw = streams.Hashed(stored)
-        with self._new(_hex(each.diff_id)) as place:
+        with _new(self.directory, _hex(each.diff_id)) as place:
             tar = streams.Hashed(streams.decompressed(raw), self.budget.take)
             try:
                 self._fill(place, tar)
@@ -254,24 +335,38 @@ class _Unpacking:
         if raw.finish() != self.digest:
             raise _changed()
 
-    @contextmanager
-    def _new(self, name: str) -> Iterator[str]:
-        """A directory to be filled, which becomes the layer `name` when nothing is raised."""
-        place = f"{_images(self.directory)}/{beneath.temporary()}"
-        os.mkdir(place, 0o700)
-        try:
-            yield place
-            _sync(place)
-            os.rename(place, _layer(self.directory, name))
-        finally:
-            beneath.remove_tree(place)
-
     def _say(self, what: str) -> None:
         now = time.monotonic()
         if now - self.said >= _OFTEN:
             self.said = now
             size = f" ({self.budget.entries:,} files, {self.budget.bytes >> 20:,} MiB)" if self.budget.entries else ""
             self.progress(f"{os.path.basename(self.reference.path)} {what}{size}")
+
+
+def _make_directories(directory: str, owner: Owner) -> None:
+    for path in (directory, _images(directory), _layers(directory)):
+        os.makedirs(path, 0o700, exist_ok=True)
+    if owner:
+        for path in (_images(directory), _layers(directory)):
+            os.chmod(path, 0o711)  # the sandboxes' user passes through, to the layers
+
+
+@contextmanager
+def _new(directory: str, name: str) -> Iterator[str]:
+    """A directory to be filled, which becomes the layer `name` when nothing is raised."""
+    place = f"{_images(directory)}/{beneath.temporary()}"
+    os.mkdir(place, 0o700)
+    try:
+        yield place
+        _sync(place)
+        os.rename(place, _layer(directory, name))
+    finally:
+        beneath.remove_tree(place)
+
+
+def _describe(directory: str, kept: Kept) -> None:
+    body = {**kept._asdict(), "config": kept.config._asdict(), "form": _FORM}
+    beneath.publish(_description(directory, kept.digest), json.dumps(body, indent=1).encode())
 
 
 def _whole(content: streams.Section) -> bytes:
@@ -361,7 +456,10 @@ def _load(directory: str, digest: str) -> Kept | None:
         layers = tuple(data["layers"])
         if not all(_NAME.fullmatch(each) for each in layers):
             return None
-        return Kept(digest, data["source"], layers, Config(**data["config"]), data["made_at"])
+        flat, part_of = data.get("flat", ""), data.get("part_of", "")
+        if flat and not _NAME.fullmatch(flat):
+            return None
+        return Kept(digest, data["source"], layers, Config(**data["config"]), data["made_at"], flat, part_of)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 

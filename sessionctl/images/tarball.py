@@ -14,6 +14,8 @@ from sessionctl.errors import ImageError
 from sessionctl.images.streams import Section, Stream
 
 _BLOCK = 512
+_MOST_HEADERS = 16
+"""Of those that only describe the next entry: each may be as long as this."""
 _LONGEST_HEADER = 64 * 1024
 """Bytes of a pax header or long name: a path has at most 4,096."""
 
@@ -52,6 +54,7 @@ def shown(path: bytes) -> str:
 def entries(stream: Stream) -> Iterator[Entry]:
     """The entries of the tar archive `stream`, in order. `ImageError` as soon as something is wrong with it."""
     extra: dict[bytes, bytes] = {}
+    headers = 0
     while True:
         header = _exactly(stream, _BLOCK)
         if not any(header):
@@ -62,6 +65,9 @@ def entries(stream: Stream) -> Iterator[Entry]:
         if header[257:263] == b"ustar\0" and header[345]:
             path = header[345:500].split(b"\0", 1)[0] + b"/" + path
         if kind in b"LKxgX":
+            headers += 1
+            if headers > _MOST_HEADERS:
+                raise ImageError(f"there are more than {_MOST_HEADERS} headers before entry {shown(path)}")
             if size > _LONGEST_HEADER:
                 raise ImageError(f"the header before entry {shown(path)} has {size} bytes")
             body = _exactly(stream, size)
@@ -90,9 +96,12 @@ def entries(stream: Stream) -> Iterator[Entry]:
         mtime = _decimal(extra[b"mtime"]) if b"mtime" in extra else _number(header[136:148])
         target = extra.get(b"linkpath", header[157:257].split(b"\0", 1)[0])
         yield Entry(path, found, _number(header[100:108]) & 0o7777, mtime, target, size, content)
-        content.skip()
+        try:
+            content.skip()
+        except ImageError as error:
+            raise ImageError(f"entry {shown(path)}: {error}", hint=error.hint) from error
         _exactly(stream, -size % _BLOCK)
-        extra = {}
+        extra, headers = {}, 0
 
 
 def _exactly(stream: Stream, size: int) -> bytes:

@@ -22,6 +22,7 @@ from sessionctl.beneath import StrPath
 from sessionctl.errors import GitError, UsageError
 from sessionctl.model import SessionSpec, Workspace, kind_of, require_name
 from sessionctl.workspace import bind, clone, visible, work
+from sessionctl.workspace.adopted import adopt
 from sessionctl.workspace.bases import release as release_base
 from sessionctl.workspace.bases import unused as unused_bases
 from sessionctl.workspace.clone import localize
@@ -55,6 +56,7 @@ __all__ = [
     "Progress",
     "Recipe",
     "Standing",
+    "adopt",
     "discard",
     "fingerprint",
     "fresh_scratch",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sessionctl import git, process
 from sessionctl.errors import CommandError, GitError
@@ -21,9 +21,18 @@ _ARGUMENTS = 64 * 1024
 """Bytes of file names that one call of cp is given."""
 
 
-def freeze(repository: git.Repository, commit: str, target: str, owner: Owner, progress: Progress | None) -> None:
+def freeze(
+    repository: git.Repository,
+    commit: str,
+    target: str,
+    owner: Owner,
+    progress: Progress | None,
+    *,
+    asking: tuple[str, Mapping[str, str]] | None = None,
+) -> None:
     """Makes the directory `target`, in which is all that the checkout has otherwise than `commit`, its HEAD.
 
+    With `asking`, a git directory at that commit and variables for git, its own is not used.
     Deleted files are whiteouts of overlayfs. Sockets, pipes and devices are left out. `GitError` when the
     checkout has another commit by now, is bare, or cannot be copied whole.
     """
@@ -33,7 +42,7 @@ def freeze(repository: git.Repository, commit: str, target: str, owner: Owner, p
         raise GitError(f"{repository.root} has another commit checked out by now", hint="sessionctl plan")
     if progress is not None:
         progress("copying what the checkout has beside its commit")
-    changed, deleted = _beside(repository)
+    changed, deleted = _beside(repository.root, *(asking or (repository.git_dir, {})))
     os.mkdir(target, 0o755)
     copy(repository.root, _whole(repository.root, changed), target)
     for path in deleted:
@@ -60,11 +69,11 @@ def copy(root: str, paths: Iterable[str], target: str) -> None:
             raise GitError(git.printable(f"the checkout cannot be copied: {error}"), hint=error.hint) from error
 
 
-def _beside(repository: git.Repository) -> tuple[list[str], list[str]]:
+def _beside(root: str, git_dir: str, env: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Paths of the checkout that HEAD has not, or otherwise; and paths of HEAD that the checkout has not."""
     asked = ("status", "--porcelain=v2", "-z", "--no-renames", "--untracked-files=normal", "--ignored=traditional")
-    root = repository.root
-    listed = git.run(repository.git_dir, f"--work-tree={root}", *asked, "--ignore-submodules=all", cwd=root).stdout
+    words = (f"--work-tree={root}", *asked, "--ignore-submodules=all")
+    listed = git.run(git_dir, *words, cwd=root, env=env).stdout
     paths: dict[str, None] = {}
     for record in listed.split(b"\0")[:-1]:
         fields = record.split(b" ", {b"1": 8, b"u": 10}.get(record[:1], 1))

@@ -438,10 +438,13 @@ class Backend:
         from sessionctl import images
         from sessionctl.images import library
 
+        wanted = None
+        if spec.image_extra:
+            wanted = library.Extra(spec.image_extra, spec.image_extra_digest, profile.PATH)
         reference = images.parse(spec.image)
         if reference is None or not spec.image_digest:
             raise BackendError(f"{spec.image!a} is no image that was resolved", hint="sessionctl plan")
-        return library.prepare(self._directory, reference, spec.image_digest, self.owner, progress)
+        return library.prepare(self._directory, reference, spec.image_digest, self.owner, progress, wanted)
 
     def _furnish(self, mark: _Mark, root: Root, base: str) -> None:
         from sessionctl.backends.bubblewrap import rooting
@@ -476,7 +479,12 @@ class Backend:
             return profile.environment()
         ours = profile.environment(user=mark.root.user or ("root" if mark.root.uid == 0 else profile.USER))
         # An image may say where its programs are; where the home is, it cannot know.
-        return {**ours, **mark.root.env, **{name: ours[name] for name in ("HOME", "USER", "LOGNAME")}}
+        found = {**ours, **mark.root.env, **{name: ours[name] for name in ("HOME", "USER", "LOGNAME")}}
+        if mark.root.extra:
+            from sessionctl.images import extra
+
+            found["PATH"] += f":{extra.BIN}"
+        return found
 
     def _lower(self, mark: _Mark) -> list[str]:
         """The directories of the mark's image, bottom first."""
@@ -705,7 +713,8 @@ class Backend:
         if root is not None:
             images = f"{self._directory}/images"
             lower = [path for path in root.lower if not path.startswith(f"{images}/")]
-            layers = [os.path.dirname(root.upper), *(lower or [images])]
+            library = [images] if len(lower) < len(root.lower) else []
+            layers = [os.path.dirname(root.upper), *lower, *library]
         used = dict.fromkeys(
             path
             for each in seen or (mark.workspace,)
@@ -801,7 +810,7 @@ class Backend:
 def _root(data: Mapping[str, Any]) -> Root:
     from sessionctl.images import Root
 
-    return Root(**{**data, "lower": tuple(data["lower"])})
+    return Root(**{**data, "lower": tuple(data["lower"]), "extra": tuple(data.get("extra", ()))})
 
 
 def _taken(lock: int) -> bool:
@@ -861,7 +870,9 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any], effects: set[Effect]
     same_image = flat(old).get("image") == flat(new).get("image") if not prefix else False
     return {
         key: (value if same_image else old[key])
-        if key.startswith("image")
+        if key in ("image", "image_digest", "image_outside")
+        else old[key]
+        if key == "image_extra_digest"
         else _merged(old[key], value, effects, "workspace.")
         if key == "workspace"
         else (value if key == "name" or effect_of(prefix + key) in effects else old[key])
