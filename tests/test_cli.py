@@ -628,7 +628,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "unknown backend": (b"version = 1\n[sessions.api]\nbackend = 'bubblewarp'\n", "did you mean 'bubblewrap'"),
     "a branch name git refuses": (b"version = 1\n[sessions.api]\nworkspace = { branch = 'a..b' }\n", "sessions.toml:3"),
     "a base that does not exist": (b"version = 1\n[sessions.api]\nworkspace = { base = 'nowhere' }\n", "nowhere"),
-    "not supported yet": (b"version = 1\n[sessions.api]\nttl = '1d'\n", "not supported yet"),
+    "not supported yet": (b"version = 1\n[sessions.api]\nprompt = 'go'\n", "not supported yet"),
     "too large": (b"# " + b"x" * 50_000_000, "sessions.toml"),
     "no version": (b"[sessions.api]\n", "version"),
 }

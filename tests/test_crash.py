@@ -382,7 +382,7 @@ def test_a_clock_set_back_keeps_and_shows_no_negative_age(repository: Repository
     later.apply(later.plan())
     repository.declare("")
     kept = repository.run("prune", "--yes").out
-    assert "used 0s ago" in kept and repository.session("api")["observed"] == "running"
+    assert "kept: last used in the future" in kept and repository.session("api")["observed"] == "running"
     for command in (["ls"], ["status", "api"]):
         assert not re.search(r"-\d+ ?[smhd]\b", repository.run(*command).out)
 

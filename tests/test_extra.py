@@ -87,7 +87,7 @@ def test_what_is_brought_in_is_part_of_the_session_and_is_collected(repository: 
     repository.apply()
     assert repository.run("plan", "--exit-code").out.startswith("In sync")
     repository.inside("api", "git --version")
-    assert repository.run("gc", "--dry-run").out == "every image is in use\n"
+    assert repository.run("gc", "--dry-run").out == "nothing to remove\n"
 
     declare(repository, busybox(), "")
     (change,) = repository.run("plan", "--json").json["changes"]

@@ -1,7 +1,9 @@
 """All processes of a sandbox stopped for a moment, by signals: it takes no cgroup and no rights.
 
 A process cannot refuse SIGSTOP, but one that is not stopped yet may start others, or let stopped ones go
-on: all are looked at again until none runs. The init is left alone: it does nothing but wait.
+on: all are looked at again until none runs. One that is in vfork(2) stops when its child has gone on to
+execve(2); a child that was stopped before that is let go on for a moment. The init is left alone: it does
+nothing but wait.
 """
 
 from __future__ import annotations
@@ -29,16 +31,18 @@ def paused(pid: int, name: str) -> Iterator[None]:
     stopped: set[int] = set()
     try:
         deadline = time.monotonic() + _TIMEOUT
-        while running := {member for member in alive.members(space) if member != pid and not _rests(member)}:
+        while running := {member: state for member, state in _states(space, pid).items() if state not in _AT_REST}:
             if time.monotonic() > deadline:
                 raise BackendError(
-                    f"{len(running)} processes of {name} could not be paused within {_TIMEOUT:g} s",
+                    f"process {min(running)} of {name} could not be paused within {_TIMEOUT:g} s",
                     hint=f"sessionctl stop {name}",
                 )
             for member in running:
                 with suppress(ProcessLookupError):
                     os.kill(member, signal.SIGSTOP)
-            stopped |= running
+            waiting = {member for member, state in running.items() if state == "D"}
+            _let_go({member for member in stopped - running.keys() if waiting and _parent(member) in waiting})
+            stopped |= running.keys()
             time.sleep(_POLL)
         yield
     finally:
@@ -58,10 +62,25 @@ def _let_go(members: set[int]) -> None:
             os.kill(member, signal.SIGCONT)
 
 
-def _rests(pid: int) -> bool:
-    """Whether a process is stopped, or no more."""
+_AT_REST = ("T", "t", "Z", "X")
+"""States of a process that is stopped, or no more."""
+
+
+def _states(space: str, but: int) -> dict[int, str]:
+    """The state of every process in the PID namespace `space` but one, as the kernel writes it."""
+    found = {member: _stat(member) for member in alive.members(space) if member != but}
+    return {member: stat[0] for member, stat in found.items() if stat}
+
+
+def _parent(pid: int) -> int:
+    stat = _stat(pid)
+    return int(stat[1]) if stat else 0
+
+
+def _stat(pid: int) -> list[str]:
+    """What follows the name in a process's ``stat``: state, parent, ...; nothing when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t", b"Z", b"X")
+            return file.read().rpartition(b")")[2].decode().split()
     except OSError:
-        return True
+        return []
