@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +27,7 @@ from sessionctl.model import (
     LimitsSpec,
     Merged,
     MountSpec,
+    Move,
     Observed,
     Record,
     SessionSpec,
@@ -40,7 +41,7 @@ from sessionctl.model import (
 )
 from sessionctl.plan import Plan, Policy, deletes, taken
 from sessionctl.plan import plan as make_plan
-from sessionctl.store import Entry, Store
+from sessionctl.store import UNFINISHED, Entry, Store
 from sessionctl.units import parse_duration
 
 if TYPE_CHECKING:
@@ -171,7 +172,20 @@ class Project:
 
     @cached_property
     def directory(self) -> str:
-        """All state of this project. May not exist yet."""
+        """All state of this project. May not exist yet.
+
+        `UsageError` when it does not, and there is that of a repository which was moved here.
+        """
+        if not os.path.isdir(self._place):
+            from sessionctl import moving
+
+            left = moving.left_behind(self._place, self.repository)
+            if left:
+                raise UsageError(moving.told(left), hint="take them along: sessionctl adopt --project")
+        return self._place
+
+    @property
+    def _place(self) -> str:
         return os.path.join(self.settings.state_dir, f"{self.repository.name}-{self.repository.project[:12]}")
 
     @cached_property
@@ -498,6 +512,37 @@ class Project:
                 self.store.save(record)
                 self.store.note(name, "adopt", git=state, reason="a stray", sandbox=target.id)
         return self.session(name, "head")
+
+    def adopt_project(self, before: str = "") -> str:
+        """Takes along the sessions that this repository had where it was before it was moved; where that was.
+
+        `before` says so, when that cannot be told. `UsageError` when there are none; `ConflictError`, with a list,
+        when it is not clear whose they are, or there are sessions here already.
+        """
+        from sessionctl import moving, workspace
+
+        left = moving.chosen(self._place, self.repository, before)
+        kept = Store(left.directory)
+        with closing(kept), kept.lock(LOCK_WAIT):
+            of = sorted({record.backend for record in kept.records().values() if record.backend} | {DEFAULT_BACKEND})
+            context = Context(self.repository.project, left.directory)
+            backends = [plugins.load("backends", name)(context) for name in of]
+            marks = [backend.moved for backend in backends]
+
+            def directories(move: Move) -> None:
+                workspace.sign_anew(left.directory, move.project, move.to)
+
+            def records(move: Move) -> None:
+                with kept.writing():
+                    for record in kept.records().values():
+                        if record.last is not None and not record.corrupt:
+                            kept.save(record._replace(last=record.last.moved(move.path)))
+
+            move = moving.take_along(left, self._place, self.repository, [directories, records, *marks])
+        with self.store.writing():
+            for name in self.store.records():
+                self.store.note(name, "adopt", reason=f"the repository was in {move.before}")
+        return move.before
 
     def adopt_checkout(
         self, name: str, path: StrPath, *, progress: Callable[[str], None] = lambda text: None
@@ -831,8 +876,7 @@ class Project:
 
     @property
     def _unfinished(self) -> str:
-        """A file that is there while anything is changed, and after that was killed or failed."""
-        return os.path.join(self.directory, "unfinished")
+        return os.path.join(self.directory, UNFINISHED)
 
     def _begun(self, site: Site, verb: str, sessions: Sequence[str], **data: str) -> str:
         """The id of a new operation that can be undone; empty when there are no `sessions` that it would change."""
@@ -875,7 +919,10 @@ class Project:
     @contextmanager
     def changing(self, wait: float = LOCK_WAIT) -> Iterator[None]:
         """Holds the lock for changes to the project's set of sandboxes."""
+        from sessionctl import moving
+
         with self.store.lock(wait):
+            moving.sign(self.directory, self.repository)
             self._forget_readings()
             self._sweep()
             self._keep_unfinished = False

@@ -364,6 +364,21 @@ class Declaration(NamedTuple):
         """The same declaration of a session of another name. No digest holds the name."""
         return self._replace(data={**self.data, "name": name})
 
+    def moved(self, place: Callable[[str], str]) -> Self:
+        """The same declaration with every path of the host as `place` gives it."""
+        spec = self.spec
+        if self.of(spec).digests != self.digests:
+            return self  # by another release: what differs is for the plan to say
+        kind, colon, path = spec.image.partition(":")
+        below = spec.workspace.session_dir
+        now = spec._replace(
+            image=f"{kind}{colon}{place(path)}",
+            workspace=spec.workspace._replace(session_dir=place(below)),
+            files=tuple(file._replace(source=place(file.source)) for file in spec.files),
+            mounts=tuple(mount._replace(source=place(mount.source)) for mount in spec.mounts),
+        )
+        return self.of(now)
+
     @property
     def spec(self) -> SessionSpec:
         return SessionSpec.from_data(self.data)
@@ -438,6 +453,55 @@ class Workspace(NamedTuple):
         fields = dict(data)
         fields["mounts"] = tuple(Mount(*mount) for mount in fields["mounts"])
         return cls(**_tuples(fields)).moved(lambda path: path if path.startswith("/") else f"{directory}/{path}")
+
+
+class Move(NamedTuple):
+    """From where to where a repository was moved."""
+
+    project: str
+    """Its id before."""
+    to: str
+    """Its id now."""
+    before: str
+    """Where it was: the directory with the checkout, or the git directory of a bare one."""
+    after: str
+
+    def path(self, path: str) -> str:
+        """`path`, when it is in the repository, where it is now; any other as it is."""
+        if path == self.before or path.startswith(f"{self.before}/"):
+            return self.after + path[len(self.before) :]
+        return path
+
+    def ref(self, ref: str) -> str:
+        """The name of one of sessionctl's refs, now."""
+        before = f"refs/sessionctl/{self.project}/"
+        return f"refs/sessionctl/{self.to}/{ref.removeprefix(before)}" if ref.startswith(before) else ref
+
+    def declaration(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """The JSON form of a declaration, with the paths in it as they are now."""
+        made_of = Declaration(Digests(*data["digests"]), data["data"]).moved(self.path)
+        return {"digests": list(made_of.digests), "data": made_of.data}
+
+    def data(self, data: Any) -> Any:
+        """What a file of the state directory says, with its paths, refs and project as they are now."""
+        if isinstance(data, list):
+            return [self.data(each) for each in data]
+        if not isinstance(data, Mapping):
+            return data
+        return {key: _MOVED[key](self, value) if key in _MOVED else value for key, value in data.items()}
+
+
+_MOVED: Mapping[str, Callable[[Move, Any], Any]] = {
+    "upper": Move.path,
+    "scratch": Move.path,
+    "lower": lambda move, value: [move.path(each) for each in value],
+    "mounts": lambda move, value: [[move.path(source), *rest] for source, *rest in value],
+    "pins": lambda move, value: [[move.path(git_dir), move.ref(ref)] for git_dir, ref in value],
+    "project": lambda move, value: move.to if value == move.project else value,
+    "made_of": lambda move, value: move.declaration(value),
+    **dict.fromkeys(("workspace", "standing", "rescue"), Move.data),
+}
+"""What of such a file names them. All else is left: the other end of a mount, or a message, may look the same."""
 
 
 class Observed(NamedTuple):

@@ -30,6 +30,8 @@ _BUSY = 10.0
 """Seconds that a read or a write waits for other processes' transactions."""
 _POLL = 0.02
 """Seconds between two tries of the lock; flock itself knows no time limit."""
+UNFINISHED = "unfinished"
+"""Beside the store, a file that is there while anything is changed, and after that was killed or failed."""
 _PAGE = 1000
 """Journal entries fetched at a time."""
 

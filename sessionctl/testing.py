@@ -32,6 +32,7 @@ from sessionctl.model import (
     Declaration,
     Digests,
     FileSpec,
+    Move,
     Observed,
     SessionSpec,
     Workspace,
@@ -182,6 +183,13 @@ class MemoryBackend:
             stack = Workspace.from_data(mark["workspace"], root).renamed(root, old, new)
             mark = {**mark, "data": {**mark["data"], "name": new}, "workspace": stack.data(root)}
             beneath.publish(str(path), json.dumps(mark).encode())
+
+    def moved(self, move: Move) -> None:
+        for path in self._sessions.glob("*/*/mark"):
+            mark = json.loads(path.read_bytes())
+            if mark["project"] == move.project:
+                made_of = move.declaration(mark)
+                beneath.publish(str(path), json.dumps({**move.data(mark), **made_of}).encode())
 
     def remove(self, target: Observed) -> None:
         if not target.id:
@@ -560,6 +568,21 @@ class BackendContract:
             assert bench.output(seen, "cat kept") == "x"
             bench.backend.stop(seen)
             assert bench.output(bench.backend.start(seen), "cat kept") == "x"
+
+    def test_a_sandbox_of_a_repository_that_was_moved_is_the_same_and_runs_on(self, tmp_path: Path) -> None:
+        with self.bench(tmp_path) as bench:
+            target = bench.running(spec())
+            bench.run(target, "sh", "-c", "echo x > kept")
+            move = Move(bench.context.project, "fedcba9876543210", "/before", "/after")
+            now = type(bench.backend)(bench.context._replace(project=move.to))
+            assert now.observe()[0].drift
+            for _ in range(2):
+                now.moved(move)
+            (seen,) = now.observe()
+            assert (seen.session, seen.id, seen.status, seen.drift) == ("api", target.id, "running", "")
+            assert seen.made_of == target.made_of and seen.workspace == target.workspace
+            now.stop(seen)
+            assert bench.output(now.start(seen), "cat kept") == "x"
 
     def test_removed_is_gone_and_the_sessions_own_files_stay(self, tmp_path: Path) -> None:
         with self.bench(tmp_path) as bench:

@@ -39,7 +39,8 @@ BEFORE: Mapping[str, str] = {
     "schema": "",
     "add": f"{_MADE}sed -i '/sessions.api/,/tags/d' sessions.toml; git tag v1.2\n",
     # Without its block and its record, what is there of a session is a stray.
-    "adopt": f"{_MADE}sed -i '/sessions.api/,/tags/d' sessions.toml; rm $SESSIONCTL_STATE_DIR/*/state.db*\n",
+    "adopt": f"{_MADE}sed -i '/sessions.api/,/tags/d' sessions.toml; rm $SESSIONCTL_STATE_DIR/*/state.db*\n"
+    "git worktree add -q ../project-fix\n",
     "trust": _MANIFEST + _SECRET,
     "apply": _MANIFEST,
     "prune": f"{_MADE}echo '[sessions.old-api]' >>sessions.toml; sessionctl apply -y; sed -i '$d' sessions.toml\n",
@@ -71,6 +72,8 @@ BEFORE: Mapping[str, str] = {
 _STUBS = {"jq": "cat >/dev/null", "code": '[ -d "$1" ]'}
 """Programs of other people that examples hand things to."""
 _INSTEAD = {
+    "sessionctl adopt --project": "(mv $PWD $PWD.moved && cd $PWD.moved && sessionctl adopt --project)"
+    " && mv $PWD.moved $PWD && cd $PWD && sessionctl adopt --project",
     "sessionctl apply --plan api.plan": "sessionctl plan --out api.plan api && sessionctl apply --plan api.plan",
     "sessionctl log -f --json": "timeout 3 sessionctl log -f --json; [ $? = 124 ]",
     "sessionctl completion fish | source": "sessionctl completion fish",

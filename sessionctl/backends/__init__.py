@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from sessionctl.beneath import StrPath
-from sessionctl.model import Observed, SessionSpec, Workspace
+from sessionctl.model import Move, Observed, SessionSpec, Workspace
 
 BESIDE = "/.sessionctl/beside"
 """Where an inspection has the second of two workspaces that it sees."""
@@ -146,6 +146,12 @@ class Backend(Protocol):
         """Makes all sandboxes of session `old` those of `new`, where ``sessions/<old>`` was moved to. Idempotent.
 
         What runs in them goes on; what it is told of its name may be the old one until it is started again.
+        """
+
+    def moved(self, move: Move) -> None:
+        """Makes all sandboxes of project ``move.project`` those of ``move.to``, which is this one. Idempotent.
+
+        The repository is elsewhere now; ``move.path`` says where what was in it is. What runs goes on.
         """
 
     def remove(self, target: Observed) -> None:

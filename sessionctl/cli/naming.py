@@ -8,6 +8,7 @@ import sys
 
 from sessionctl import errors
 from sessionctl.cli.common import Command, open_project
+from sessionctl.errors import UsageError
 from sessionctl.render import printable
 
 
@@ -44,6 +45,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _adopt(args: argparse.Namespace) -> int:
+    if args.project is not None:
+        if args.name is not None:
+            raise UsageError("--project takes on all sessions", hint="say no name beside it")
+        before = open_project(args).adopt_project(args.project)
+        print(f"the sessions that this repository had in {printable(before)} are here now; next: sessionctl ls")
+        return errors.OK
+    if args.name is None:
+        raise UsageError("no session was named", hint="strays are shown by: sessionctl ls --all")
     if args.path is not None:
         return _adopt_checkout(args)
     session = open_project(args).adopt(args.name)
@@ -70,8 +79,15 @@ def _adopt_checkout(args: argparse.Namespace) -> int:
 
 
 def _adopt_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a stray; with PATH, a name that no session has")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a stray; with PATH, a name that no session has")
     parser.add_argument("path", metavar="PATH", nargs="?", help="a worktree of the repository, or a clone of it")
+    parser.add_argument(
+        "--project",
+        metavar="OLD",
+        nargs="?",
+        const="",
+        help="take along all sessions of this repository, which was moved; OLD is where it was, when that is not clear",
+    )
 
 
 COMMANDS = {
@@ -85,10 +101,12 @@ COMMANDS = {
     "adopt": Command(
         _adopt_options,
         _adopt,
-        "  sessionctl ls --all\n  sessionctl adopt api\n  sessionctl adopt fix ../project-fix",
+        "  sessionctl ls --all\n  sessionctl adopt api\n  sessionctl adopt fix ../project-fix\n"
+        "  sessionctl adopt --project",
         "A stray is left as it is, and all that it holds. What is half made, or not clearly one thing, is not taken "
         "on. With PATH, a worktree or clone becomes the work of a new session, stopped: its commit, what is staged, "
-        "changed, untracked and ignored. It is copied; the original is not touched.",
+        "changed, untracked and ignored. It is copied; the original is not touched. "
+        "With --project, sessions of a repository that was moved come along: what runs goes on.",
     ),
     "rename": Command(
         _rename_options,

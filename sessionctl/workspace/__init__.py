@@ -26,7 +26,7 @@ from sessionctl.workspace.adopted import adopt
 from sessionctl.workspace.bases import release as release_base
 from sessionctl.workspace.bases import unused as unused_bases
 from sessionctl.workspace.clone import localize
-from sessionctl.workspace.places import give
+from sessionctl.workspace.places import give, sign_anew
 from sessionctl.workspace.places import unfit as unfit_session_dir
 from sessionctl.workspace.standing import (
     Owner,
@@ -72,6 +72,7 @@ __all__ = [
     "save_standing",
     "seed",
     "session_directory",
+    "sign_anew",
     "sweep",
     "unfit_session_dir",
     "unused_bases",

@@ -13,6 +13,7 @@ import os
 from sessionctl import beneath
 from sessionctl.beneath import StrPath
 from sessionctl.errors import GitError, UsageError
+from sessionctl.model import is_name
 from sessionctl.workspace.standing import Owner, Standing, load_standing
 
 MARK = ".sessionctl"
@@ -84,6 +85,17 @@ def rename(standing: Standing, old: str, new: str) -> None:
     session_dir = os.path.dirname(standing.workspace.upper)
     if standing.project and _is_ours(session_dir, standing.project, old):
         _sign(session_dir, standing.project, new)
+
+
+def sign_anew(directory: StrPath, before: str, now: str) -> None:
+    """Makes the directories that a user named for sessions of project `before` those of project `now`, which it is."""
+    above = os.path.join(directory, "sessions")
+    for name in filter(is_name, os.listdir(above) if os.path.isdir(above) else ()):
+        standing = load_standing(directory, name)
+        if standing is not None and standing.project:
+            session_dir = os.path.dirname(standing.workspace.upper)
+            if _is_ours(session_dir, before, name):
+                _sign(session_dir, now, name)
 
 
 def release(directory: StrPath, name: str) -> None:

@@ -46,6 +46,7 @@ from sessionctl.model import (
     LimitsSpec,
     Mount,
     MountSpec,
+    Move,
     Observed,
     SessionSpec,
     Workspace,
@@ -376,6 +377,18 @@ class Backend:
                 stack = mark.workspace.renamed(self._directory, old, new)
                 mark = mark._replace(session=new, made_of=mark.made_of.called(new), workspace=stack)
                 beneath.publish(self._file(new, id, "mark"), mark.dump(self._directory))
+
+    def moved(self, move: Move) -> None:
+        # Not what `observe` calls whole: a workspace that was moved is not where its mark says.
+        for name, id in ((each.session, each.id) for each in self.observe() if each.id):
+            try:
+                mark = _Mark.load(_read(self._file(name, id, "mark")), self._directory)
+            except (FileNotFoundError, ValueError, KeyError, TypeError):
+                continue  # half made, wherever it is
+            if mark.project == move.project:
+                stack, made_of = mark.workspace.moved(move.path), mark.made_of.moved(move.path)
+                mark = mark._replace(project=move.to, workspace=stack, made_of=made_of)
+                beneath.publish(self._file(name, id, "mark"), mark.dump(self._directory))
 
     def remove(self, target: Observed) -> None:
         if not target.id:
