@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sessionctl.app import Check as Check
     from sessionctl.app import Project as Project
-    from sessionctl.app import Run as Run
-    from sessionctl.app import Session as Session
+    from sessionctl.app.looking import Session as Session
+    from sessionctl.app.using import Run as Run
     from sessionctl.diff import Change as Change
     from sessionctl.diff import FieldChange as FieldChange
+    from sessionctl.doctor import Check as Check
     from sessionctl.errors import BackendError as BackendError
     from sessionctl.errors import CommandError as CommandError
     from sessionctl.errors import ConflictError as ConflictError
@@ -50,8 +50,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "app": ("Check", "Project", "Run", "Session"),
+    "app": ("Project",),
+    "app.looking": ("Session",),
+    "app.using": ("Run",),
     "diff": ("Change", "FieldChange"),
+    "doctor": ("Check",),
     "errors": (
         "BackendError",
         "CommandError",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sessionctl import declared, git, plugins, process
-from sessionctl.app import DEFAULT_BACKEND, Check
 from sessionctl.backends import Backend, Context
 from sessionctl.errors import SessionctlError
+from sessionctl.plugins import DEFAULT_BACKEND
 
 if TYPE_CHECKING:
-    from sessionctl.app import Project
+    from sessionctl.app.sources import Sources
 
 GIT = (2, 39)
 """The oldest git that everything here was run with."""
@@ -24,9 +24,19 @@ _INODES = 10_000
 """Free inodes that one install of an agent's may need."""
 
 
-def checks(project: Project) -> list[Check]:
+class Check(NamedTuple):
+    """One thing that `doctor` looked at."""
+
+    ok: bool
+    what: str
+    found: str
+    remedy: str = ""
+    """What a person can do. With `ok` it is advice: all works, and could be better."""
+
+
+def checks(sources: Sources) -> list[Check]:
     """Every check in the order in which a person would mend them."""
-    return list(_checks(project))
+    return list(_checks(sources))
 
 
 def machine(missing: SessionctlError, state_dir: str | None = None) -> list[Check]:
@@ -37,28 +47,28 @@ def machine(missing: SessionctlError, state_dir: str | None = None) -> list[Chec
     return [_git(), none, _disk(state_dir), *_findings(DEFAULT_BACKEND, backend)]
 
 
-def _checks(project: Project) -> Iterator[Check]:
+def _checks(sources: Sources) -> Iterator[Check]:
     yield _git()
-    yield Check(True, "repository", project.repository.root)
+    yield Check(True, "repository", sources.repository.root)
     backends = {DEFAULT_BACKEND}
     try:
-        file = project.file
+        file = sources.file
     except SessionctlError as error:
         yield Check(True, "manifest", f"none yet: {error.hint}")
     else:
         try:
-            backends |= {declaration.data["backend"] for declaration in project.declared.values()}
-            yield Check(True, "manifest", f"{file}: {_count(len(project.declared), 'session')}")
+            backends |= {declaration.data["backend"] for declaration in sources.declared.values()}
+            yield Check(True, "manifest", f"{file}: {_count(len(sources.declared), 'session')}")
         except SessionctlError as error:
             yield Check(False, "manifest", str(error), error.hint)
     try:
-        count = len(project.store.records())
-        yield Check(True, "state directory", f"{project.directory}: {_count(count, 'record')}")
+        count = len(sources.store.records())
+        yield Check(True, "state directory", f"{sources.directory}: {_count(count, 'record')}")
     except SessionctlError as error:
         yield Check(False, "state directory", str(error), error.hint)
-    yield _disk(os.fspath(project.directory))
+    yield _disk(os.fspath(sources.directory))
     for name in sorted(backends):
-        yield from _backend(project, name)
+        yield from _backend(sources, name)
 
 
 def _count(number: int, what: str) -> str:
@@ -112,9 +122,9 @@ def disk_check(place: str, free: int, inodes: int) -> Check:
 _PRUNE = "`sessionctl prune`"
 
 
-def _backend(project: Project, name: str) -> Iterator[Check]:
+def _backend(sources: Sources, name: str) -> Iterator[Check]:
     try:
-        backend = project.backend(name)
+        backend = sources.backend(name)
     except SessionctlError as error:
         yield Check(False, f"backend {name}", str(error), error.hint)
         return

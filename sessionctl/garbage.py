@@ -6,20 +6,16 @@ Unknown means keep: while one sandbox cannot be read, nothing is garbage.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from sessionctl import snapshots
+from sessionctl import snapshots, workspace
 from sessionctl.disk import Meter
-from sessionctl.errors import UsageError
 from sessionctl.images import library
 from sessionctl.images.library import Kept
-from sessionctl.model import Declaration
+from sessionctl.model import Declaration, Observed, World
+from sessionctl.snapshots import Operation, Snapshot
 from sessionctl.trash import Keep, Spent, spent
-
-if TYPE_CHECKING:
-    from sessionctl.app import Project
-    from sessionctl.snapshots import Snapshot
 
 
 class Use(NamedTuple):
@@ -51,22 +47,39 @@ class Garbage(NamedTuple):
         return bool(self.images or self.layers or self.snapshots or self.bases)
 
 
-def uses(project: Project) -> list[Use]:
-    """Every image of the project and its users, in order of the images' sources."""
-    users = _users(project)
-    directory = project.directory
+def uses(directory: str, observed: Collection[Observed], declared: Mapping[str, Declaration]) -> list[Use]:
+    """Every image of the project in `directory`, with its users, in order of the images' sources."""
+    users = _users(observed, declared, snapshots.all_of(directory))
     return [
         Use(image, library.size(directory, image.layers), tuple(sorted(users.get(image.declared, ()))))
         for image in library.listing(directory)
     ]
 
 
-def garbage(project: Project) -> Garbage:
-    """What nothing uses now."""
-    unknown = _unknown(project)
-    if unknown:
-        return Garbage((), (), 0, unknown)
-    directory, meter = project.directory, Meter()
+def unknown(world: World, found: Iterable[Snapshot]) -> str:
+    """Why nobody can say what is used, by `world` and by the snapshots `found`; empty when that is known. Pure."""
+    for name, why in world.unreachable.items():
+        return f"{name} could not be asked: {why}"
+    for snapshot in found:
+        if snapshot.corrupt:
+            return f"snapshot {snapshot.id} of {snapshot.session} cannot be read: {snapshot.corrupt}"
+    for observed in world.observed:
+        if observed.made_of is None and observed.id:
+            return f"a sandbox of {observed.session} cannot be read: sessionctl apply, or prune"
+    return ""
+
+
+def garbage(
+    directory: str,
+    observed: Collection[Observed],
+    declared: Mapping[str, Declaration],
+    found: Sequence[Snapshot],
+    operations: Sequence[Operation],
+    keep: Keep,
+    now: float,
+) -> Garbage:
+    """What nothing uses: neither sandboxes nor declarations, nor those of the snapshots `found` that are kept."""
+    meter = Meter()
     sizes: dict[str, int] = {}
 
     def size_of(snapshot: Snapshot) -> int:
@@ -74,48 +87,43 @@ def garbage(project: Project) -> Garbage:
             sizes[snapshot.id] = meter.taken(snapshots.place(directory, snapshot.session, snapshot.id))
         return sizes[snapshot.id]
 
-    tool = project.settings
-    keep = Keep(tool.trash_expiry, tool.trash_size, tool.keep_last, tool.keep_age, tool.keep_named)
-    going = spent(project.snapshots(), project.operations(), keep, size_of, project.now)
-    users, images = _users(project, {each.id for each in going}), library.listing(directory)
+    going = spent(found, operations, keep, size_of, now)
+    gone = {each.id for each in going}
+    users = _users(observed, declared, [each for each in found if each.id not in gone])
+    images = library.listing(directory)
     loose = library.loose(directory, [image for image in images if image.declared in users])
     unused = tuple(image for image in images if image.declared not in users)
-    bases = project.unused_bases({each.id for each in going})
+    bases = unused_bases(directory, observed, found, gone)
     size = library.size(directory, loose) + sum(each.size for each in going)
     size += meter.taken(*(os.path.join(directory, "bases", key) for key in bases))
     return Garbage(unused, tuple(loose), size, "", going, bases)
 
 
-def _users(project: Project, without: Collection[str] = ()) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+def unused_bases(
+    directory: str, observed: Iterable[Observed], found: Sequence[Snapshot], without: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Keys of the base layers that no sandbox stands on, nor any of the snapshots `found` but those `without`.
+
+    None while there is a damaged snapshot: nobody can say what it stands on.
+    """
+    if any(each.corrupt for each in found):
+        return ()
+    mounted = {path for each in observed if each.workspace for path in each.workspace.lower}
+    kept = (path for each in found if each.id not in without for path in each.lower)
+    mounted |= {path if path.startswith("/") else os.path.join(directory, path) for path in kept}
+    return workspace.unused_bases(directory, mounted)
+
+
+def _users(
+    observed: Iterable[Observed], declared: Mapping[str, Declaration], found: Iterable[Snapshot]
+) -> dict[str, set[str]]:
+    """By the digest of an image, the sessions that use it. Pure."""
+    users: dict[str, set[str]] = {}
     # A session may have two sandboxes while one replaces the other: each of them uses what it was made of.
-    made_of = [(o.session, o.made_of) for o in project.world().observed if o.made_of is not None]
-    kept = [each for each in project.snapshots() if not each.corrupt and each.id not in without]
-    made_of += [(f"{each.session} (snapshot)", each.made_of) for each in kept]
-    for name, declaration in [*made_of, *_declared(project).items()]:
+    made_of = [(each.session, each.made_of) for each in observed if each.made_of is not None]
+    made_of += [(f"{each.session} (snapshot)", each.made_of) for each in found if not each.corrupt]
+    for name, declaration in [*made_of, *declared.items()]:
         for key in ("image_digest", "image_extra_digest"):
             if digest := declaration.data.get(key):
-                found.setdefault(digest, set()).add(name)
-    return found
-
-
-def _declared(project: Project) -> Mapping[str, Declaration]:
-    """What the manifest declares; nothing when there is none. One that cannot be read is an error."""
-    try:
-        _ = project.file
-    except UsageError:
-        return {}
-    return project.declared
-
-
-def _unknown(project: Project) -> str:
-    world = project.world()
-    for name, why in world.unreachable.items():
-        return f"{name} could not be asked: {why}"
-    for snapshot in project.snapshots():
-        if snapshot.corrupt:
-            return f"snapshot {snapshot.id} of {snapshot.session} cannot be read: {snapshot.corrupt}"
-    for observed in world.observed:
-        if observed.made_of is None and observed.id:
-            return f"a sandbox of {observed.session} cannot be read: sessionctl apply, or prune"
-    return ""
+                users.setdefault(digest, set()).add(name)
+    return users

@@ -16,6 +16,8 @@ from sessionctl.errors import UsageError
 from sessionctl.model import is_name
 
 Kind = Literal["backends", "agents"]
+DEFAULT_BACKEND = "bubblewrap"
+"""The one that is asked where nothing names another."""
 
 _ATTRIBUTE = {"backends": "Backend", "agents": "Agent"}
 """What the module of each kind must hold."""

@@ -17,10 +17,11 @@ from sessionctl.model import ISOLATES, host_path, kind_of
 from sessionctl.units import duration, size
 
 if TYPE_CHECKING:
-    from sessionctl.app import Check, Session
+    from sessionctl.app.looking import Session
     from sessionctl.comparing import Difference
     from sessionctl.copying import Copied
     from sessionctl.disk import Disk
+    from sessionctl.doctor import Check
     from sessionctl.executor import Outcome
     from sessionctl.garbage import Garbage, Use
     from sessionctl.images.library import Kept

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from sessionctl import doctor
-from sessionctl.app import Check
 from sessionctl.backends import Context
 from sessionctl.backends.bubblewrap import Backend, alive, facts
 from sessionctl.backends.bubblewrap.facts import Facts, FileSystem, Kernel
 from sessionctl.backends.bubblewrap.findings import findings
+from sessionctl.doctor import Check
 from sessionctl.model import SessionSpec, Workspace
 from tests.command import Repository
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from sessionctl import beneath, process
-from sessionctl.app import CAPTURE
+from sessionctl.app.using import CAPTURE
 from sessionctl.backends.bubblewrap import entry, host, launching, profile, seccomp
 from sessionctl.errors import BackendError
 from sessionctl.model import Observed

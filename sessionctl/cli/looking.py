@@ -18,7 +18,7 @@ from sessionctl.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from sessionctl.app import Session
+    from sessionctl.app.looking import Session
 
 
 def _ls(args: argparse.Namespace) -> int:

@@ -1,0 +1,113 @@
+"""Changing anything: the lock, and what is done first when somebody was killed or failed while it was held.
+
+A file, `store.UNFINISHED`, is there while anything is changed, and stays when that does not come to its end. Whoever
+changes something next finds it, and finishes or takes away what was left, before anything else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sessionctl.app.sources import LOCK_WAIT
+from sessionctl.errors import StoreError
+from sessionctl.plugins import DEFAULT_BACKEND
+from sessionctl.store import UNFINISHED
+
+if TYPE_CHECKING:
+    from sessionctl.app.sources import Sources
+
+
+class Held:
+    """The lock, while it is held."""
+
+    def __init__(self) -> None:
+        self.unfinished = False
+        """To be set by who failed with some of the work: the next one looks at what is left of it."""
+
+
+@contextmanager
+def changing(sources: Sources, wait: float = LOCK_WAIT) -> Iterator[Held]:
+    """Holds the lock for changes to the project's set of sandboxes, in a world in which nothing is half done.
+
+    `LockedError` when another sessionctl holds it for more than `wait` seconds. Not to be entered twice.
+    """
+    from sessionctl import moving
+
+    held = Held()
+    with sources.store.lock(wait):
+        moving.sign(sources.directory, sources.repository)
+        sources.forget_readings()
+        _sweep(sources)
+        try:
+            yield held
+        except BaseException:
+            held.unfinished = True
+            raise
+        finally:
+            sources.forget_readings()
+            if not held.unfinished:
+                os.unlink(_mark(sources))
+
+
+def is_unfinished(sources: Sources) -> bool:
+    """Whether somebody is changing something just now, or did not come to the end of it."""
+    return os.path.lexists(_mark(sources))
+
+
+def recover(sources: Sources, wait: float = LOCK_WAIT) -> None:
+    """Finishes what was begun and was interrupted: a plan is for a world in which nothing is half done."""
+    renaming = os.path.lexists(sources.inside("renames"))
+    if not renaming and not is_unfinished(sources):
+        return
+    with changing(sources, wait):
+        if renaming:
+            from sessionctl import identity
+
+            identity.recover(sources.directory, sources.store, sources.backend)
+    sources.forget_declared()
+
+
+def begun(sources: Sources, verb: str, sessions: Sequence[str], **data: str) -> str:
+    """The id of a new operation that can be undone; empty when there are no `sessions` that it would change."""
+    from sessionctl import snapshots
+
+    if not sessions:
+        return ""
+    operation = snapshots.Operation(sources.site().new_id(), verb, sources.clock(), tuple(sessions), data)
+    snapshots.save_operation(sources.directory, operation)
+    return operation.id
+
+
+def _mark(sources: Sources) -> str:
+    return sources.inside(UNFINISHED)
+
+
+def _sweep(sources: Sources) -> None:
+    """Finishes, or takes away, what a sessionctl that did not come to its end has left; begins another one."""
+    try:
+        if is_unfinished(sources):
+            _finish(sources)
+        else:
+            os.close(os.open(_mark(sources), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreError(
+            f"{error.filename or _mark(sources)} cannot be changed: {error.strerror}",
+            hint=f"make room and look at the disk: df {sources.directory}; nothing was done",
+        ) from error
+
+
+def _finish(sources: Sources) -> None:
+    from sessionctl import keeping, snapshots, switching, workspace
+    from sessionctl.images import library
+
+    site, directory = sources.site(), sources.directory
+    sources.backend(DEFAULT_BACKEND).recover()
+    switching.finish(site)
+    snapshots.sweep(directory)
+    workspace.sweep(directory)
+    library.sweep(directory)
+    keeping.mend(site)
+    keeping.tell(site)
