@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from sessionctl.plan import Lane as Lane
     from sessionctl.plan import Plan as Plan
     from sessionctl.plan import Policy as Policy
-    from sessionctl.render import outcomes_text as outcomes_text
-    from sessionctl.render import plan_text as plan_text
+    from sessionctl.render.plans import outcomes_text as outcomes_text
+    from sessionctl.render.plans import plan_text as plan_text
     from sessionctl.snapshots import Operation as Operation
     from sessionctl.snapshots import Snapshot as Snapshot
     from sessionctl.store import Entry as Entry
@@ -76,7 +76,7 @@ _HOMES = {
     "manifest": ("schema",),
     "model": ("Declaration", "GitState", "Observed", "Record"),
     "plan": ("Action", "Lane", "Plan", "Policy"),
-    "render": ("outcomes_text", "plan_text"),
+    "render.plans": ("outcomes_text", "plan_text"),
     "snapshots": ("Operation", "Snapshot"),
     "store": ("Entry",),
     "trust": ("Taking",),

@@ -11,12 +11,13 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import sessionctl
-from sessionctl import Project, SessionctlError
+from sessionctl import Project, SessionctlError, render
 from tests import signatures
 from tests.command import Repository, Said
 from tests.pages import ROOT
@@ -130,17 +131,20 @@ def test_every_public_name_is_there_and_has_a_description() -> None:
         sessionctl.nothing  # noqa: B018
 
 
-def test_types_are_known_of_every_public_name() -> None:
+@pytest.mark.parametrize("module", [sessionctl, render], ids=lambda module: module.__name__)
+def test_types_are_known_of_every_public_name(module: ModuleType) -> None:
     """What type checkers see is what is there."""
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    assert module.__file__
+    tree = ast.parse(Path(module.__file__).read_text())
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     seen = {
-        (str(node.module).removeprefix("sessionctl."), alias.name)
+        (str(node.module).removeprefix(f"{module.__name__}."), alias.name)
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == {(home, name) for home, names in sessionctl._HOMES.items() for name in names}
+    assert seen == {(home, name) for home, names in module._HOMES.items() for name in names}
+    assert all(getattr(module, name) is not None for name in module.__all__)
 
 
 def test_the_page_describes_every_public_name_and_each_part_of_it() -> None:
