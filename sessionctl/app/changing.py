@@ -9,15 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from sessionctl.app.sources import LOCK_WAIT
+from sessionctl.app.sources import LOCK_WAIT, Sources
 from sessionctl.errors import StoreError
 from sessionctl.plugins import DEFAULT_BACKEND
 from sessionctl.store import UNFINISHED
-
-if TYPE_CHECKING:
-    from sessionctl.app.sources import Sources
 
 
 class Held:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sessionctl import identity, lifetime, plugins
 from sessionctl.app import changing, declaring, looking
-from sessionctl.app.sources import LOCK_WAIT
+from sessionctl.app.sources import LOCK_WAIT, Sources
 from sessionctl.backends import Context
 from sessionctl.beneath import StrPath
 from sessionctl.errors import ConflictError, UsageError
@@ -19,7 +19,6 @@ from sessionctl.store import Store
 
 if TYPE_CHECKING:
     from sessionctl.adopting import Adopted
-    from sessionctl.app.sources import Sources
 
 
 def rename(sources: Sources, old: str, new: str) -> str:
