@@ -14,7 +14,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sessionctl"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-PURE = {"model", "errors", "units", "lifetime", "diff", "plan"}
+PURE = {
+    "model",
+    "errors",
+    "units",
+    "lifetime",
+    "diff",
+    "plan",
+    "manifest/tables",
+    "manifest/reading",
+    "manifest/judging",
+}
 MAY_IMPORT = {
     "errors": set(),
     "units": {"errors"},
@@ -54,9 +64,14 @@ MAY_IMPORT = {
     "declared": {"model", "errors", "beneath", "manifest", "settings", "units", "__init__"},
 }
 """What each module may import of sessionctl; a module that is not named here may import all but the doors."""
+IN_ORDER = {
+    "manifest": ("wording", "rules", "tables", "reading", "layers", "judging", "host", "declaring", "resolving"),
+}
+"""Modules of a package of which each may import only those before it."""
 DOORS = {"cli", "hooks", "tasks", "__main__"}
 ONLY_IN = {
     "pydantic": {"manifest", "settings"},
+    "pydantic_core": {"manifest"},
     "pydantic_settings": {"settings"},
     "git": {"git"},
     "sqlite3": {"store"},
@@ -89,8 +104,8 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            if node.module == "sessionctl":
-                yield from (f"sessionctl.{alias.name}" for alias in node.names)
+            if node.module in ("sessionctl", *(f"sessionctl.{package}" for package in IN_ORDER)):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
             else:
                 yield node.module or ""
 
@@ -103,6 +118,15 @@ def test_imports_point_one_way(path: Path) -> None:
         assert used <= MAY_IMPORT[mine] | {"__version__"}
     elif mine not in DOORS:
         assert not used & DOORS
+
+
+@pytest.mark.parametrize("package", sorted(IN_ORDER))
+def test_a_package_can_be_read_from_front_to_back(package: str) -> None:
+    order = IN_ORDER[package]
+    for number, module in enumerate(order):
+        names = imports(PACKAGE / package / f"{module}.py")
+        used = {name.split(".")[2] for name in names if name.startswith(f"sessionctl.{package}.")}
+        assert used <= set(order[:number]), f"{package}.{module} imports {used}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

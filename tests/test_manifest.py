@@ -19,7 +19,7 @@ from sessionctl import declared, manifest, plugins
 from sessionctl import settings as settings_module
 from sessionctl.errors import ManifestError, SessionctlError, UntrustedError, UsageError
 from sessionctl.locate import locate
-from sessionctl.manifest import Manifest
+from sessionctl.manifest import Manifest, reading, rules, tables
 from sessionctl.model import FileSpec, MountSpec, SessionSpec, WorkspaceSpec, flat
 from sessionctl.plan import taken
 
@@ -331,7 +331,7 @@ _REF = st.text(alphabet="ab/.@{}-~^:?*[\\ \x01\x7fü", max_size=6) | st.sampled_
 def test_a_branch_is_what_git_accepts_as_one(name: str) -> None:
     git = subprocess.run(["git", "check-ref-format", f"refs/heads/{name}"], check=False)
     means_something_else = name.startswith("-") or name in ("@", "HEAD")
-    assert manifest.is_branch(name) == (git.returncode == 0 and not means_something_else)
+    assert rules.is_branch(name) == (git.returncode == 0 and not means_something_else)
 
 
 def test_mode_empty_leaves_no_room_for_git(root: Path) -> None:
@@ -405,7 +405,7 @@ workspace.base = "main"
 @pytest.mark.parametrize(
     "keys",
     [
-        *(f"{key} = 1" for key in sorted(manifest.NOT_YET[""])),
+        *(f"{key} = 1" for key in sorted(reading.NOT_YET[""])),
         'image = "debian:12"',
         'network = { mode = "allow" }',
         'network = { mode = "none", allow = ["a:1"] }',
@@ -584,7 +584,7 @@ _JSON = st.recursive(
         st.lists(inner, max_size=2)
         | st.dictionaries(
             st.sampled_from(
-                [*manifest.SessionTable.model_fields, "name", "path", "(text)", "(table)", "[key]", "from_env", "x"]
+                [*tables.SessionTable.model_fields, "name", "path", "(text)", "(table)", "[key]", "from_env", "x"]
             ),
             inner,
             max_size=3,
