@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import string
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,10 +28,30 @@ FUZZ = settings(
 DOCUMENTED = {0, 1, 2, 3, 4, 5, 125}
 
 
+class Hang(BaseException):
+    """Nothing that is fuzzed may catch it."""
+
+
+@contextlib.contextmanager
+def soon(seconds: int = 60) -> Iterator[None]:
+    """Raises `Hang` in what takes longer."""
+
+    def end(*_: object) -> None:
+        raise Hang(f"still at it after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def run(*words: str) -> tuple[int, str]:
     """Runs sessionctl in this process; its exit code and all it said."""
     said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    with soon(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
             code = main(words)
         except SystemExit as end:  # argparse

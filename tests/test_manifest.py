@@ -950,6 +950,25 @@ def test_what_the_user_forbids_nothing_lifts(root: Path, home: Path, monkeypatch
     assert "(--set)" in line
 
 
+@pytest.mark.parametrize(
+    ("field", "key"),
+    [
+        ("image", "image"),
+        ("image.source", "image"),
+        ("image_extra", "image_extra"),
+        ("image_extra.digest", "image_extra"),
+    ],
+)
+def test_what_comes_with_an_image_can_be_forbidden_too(root: Path, home: Path, field: str, key: str) -> None:
+    (root / "tree/bin").mkdir(parents=True)
+    keys = 'image = "rootfs:tree"\nimage_extra = ["git"]\n'
+    value = flat(resolve(root, f"version = 1\n[sessions.api]\n{keys}").declared["api"].data)[field]
+    entry = f"{field}={value if isinstance(value, str) else value[0]}"
+    user_config(home, f"forbid = [{json.dumps(entry)}]\n")
+    line = refusal(root, keys)
+    assert f"sessions.api.{key}: the user config forbids '{entry[:20]}" in line
+
+
 # --- schema, template, finding -----------------------------------------------------------------
 
 
