@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessionctl.cli import COMMANDS, main
+from sessionctl.manifest import tables
 from tests.command import Repository, git
 
 EXAMPLES = int(os.environ.get("SESSIONCTL_TEST_EXAMPLES", "150"))
@@ -67,7 +68,20 @@ def place(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
-    ["api", "main", "~/.x", "clone", "none", "host"]
+    [
+        "api",
+        "main",
+        "~/.x",
+        "clone",
+        "none",
+        "host",
+        "rootfs:.",
+        "oci:x:y",
+        "archive:sessions.toml",
+        "7d",
+        "4GiB",
+        "{name}",
+    ]
 )
 SCALARS = st.one_of(
     TEXT.map(lambda text: '"' + "".join(f"\\U{ord(char):08x}" for char in text) + '"'),
@@ -75,12 +89,7 @@ SCALARS = st.one_of(
     st.booleans().map(lambda value: str(value).lower()),
     st.sampled_from(["1979-05-27", "inf", "nan", "1e400", "-0.0", "[]", "{}"]),
 )
-_KNOWN = [
-    *("backend", "image", "agent", "title", "tags", "metadata", "state", "protect", "setup"),
-    *("workspace", "env", "files", "network", "count", "limits", "mounts", "budget", "parent"),
-    *("mode", "branch", "base", "include", "history", "submodules", "lfs", "path", "source"),
-    *("content", "command", "model"),
-]
+_KNOWN = sorted({name for table in tables.Table.__subclasses__() for name in table.model_fields})
 KEYS = st.sampled_from(_KNOWN) | st.text(string.ascii_lowercase + "-_", min_size=1, max_size=8)
 VALUES = st.recursive(
     SCALARS,
