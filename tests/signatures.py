@@ -80,9 +80,12 @@ def _joined(text: str | None) -> str:
 
 
 def _found(module: str, name: str) -> ast.ClassDef | ast.FunctionDef:
+    """Where `name` is made, which a package may have from one of its modules."""
     room = ROOT.joinpath("sessionctl", *module.split("."))
     file = room / "__init__.py" if room.is_dir() else room.with_suffix(".py")
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return node
+        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names} and node.module:
+            return _found(node.module.removeprefix("sessionctl."), name)
     raise AssertionError(f"{module} has no {name}")

@@ -14,7 +14,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sessionctl"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-PURE = {"model", "errors", "units", "lifetime", "diff", "plan"}
+PURE = {
+    "model",
+    "errors",
+    "units",
+    "lifetime",
+    "diff",
+    "plan",
+    "manifest/tables",
+    "manifest/reading",
+    "manifest/judging",
+}
 MAY_IMPORT = {
     "errors": set(),
     "units": {"errors"},
@@ -72,9 +82,14 @@ WITHIN_APP = {
     "preserving": {"looking", "changing", "naming"},
 }
 """What each module of the services may import of the others; none of them imports `Project`."""
+IN_ORDER = {
+    "manifest": ("wording", "rules", "tables", "reading", "layers", "judging", "host", "declaring", "resolving"),
+}
+"""Modules of a package of which each may import only those before it."""
 DOORS = {"cli", "hooks", "tasks", "__main__"}
 ONLY_IN = {
     "pydantic": {"manifest", "settings"},
+    "pydantic_core": {"manifest"},
     "pydantic_settings": {"settings"},
     "git": {"git"},
     "sqlite3": {"store"},
@@ -107,7 +122,7 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            if node.module in ("sessionctl", "sessionctl.app"):
+            if node.module in ("sessionctl", "sessionctl.app", *(f"sessionctl.{package}" for package in IN_ORDER)):
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
             else:
                 yield node.module or ""
@@ -127,6 +142,15 @@ def test_imports_point_one_way(path: Path) -> None:
 def test_services_build_on_each_other_one_way(path: Path) -> None:
     used = {name.split(".")[2] for name in imports(path) if name.startswith("sessionctl.app.")}
     assert used <= WITHIN_APP[path.stem]
+
+
+@pytest.mark.parametrize("package", sorted(IN_ORDER))
+def test_a_package_can_be_read_from_front_to_back(package: str) -> None:
+    order = IN_ORDER[package]
+    for number, module in enumerate(order):
+        names = imports(PACKAGE / package / f"{module}.py")
+        used = {name.split(".")[2] for name in names if name.startswith(f"sessionctl.{package}.")}
+        assert used <= set(order[:number]), f"{package}.{module} imports {used}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import string
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessionctl.cli import COMMANDS, main
+from sessionctl.manifest import tables
 from tests.command import Repository, git
 
 EXAMPLES = int(os.environ.get("SESSIONCTL_TEST_EXAMPLES", "150"))
@@ -26,10 +29,30 @@ FUZZ = settings(
 DOCUMENTED = {0, 1, 2, 3, 4, 5, 125}
 
 
+class Hang(BaseException):
+    """Nothing that is fuzzed may catch it."""
+
+
+@contextlib.contextmanager
+def soon(seconds: int = 60) -> Iterator[None]:
+    """Raises `Hang` in what takes longer."""
+
+    def end(*_: object) -> None:
+        raise Hang(f"still at it after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def run(*words: str) -> tuple[int, str]:
     """Runs sessionctl in this process; its exit code and all it said."""
     said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    with soon(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
             code = main(words)
         except SystemExit as end:  # argparse
@@ -45,7 +68,20 @@ def place(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
-    ["api", "main", "~/.x", "clone", "none", "host"]
+    [
+        "api",
+        "main",
+        "~/.x",
+        "clone",
+        "none",
+        "host",
+        "rootfs:.",
+        "oci:x:y",
+        "archive:sessions.toml",
+        "7d",
+        "4GiB",
+        "{name}",
+    ]
 )
 SCALARS = st.one_of(
     TEXT.map(lambda text: '"' + "".join(f"\\U{ord(char):08x}" for char in text) + '"'),
@@ -53,12 +89,7 @@ SCALARS = st.one_of(
     st.booleans().map(lambda value: str(value).lower()),
     st.sampled_from(["1979-05-27", "inf", "nan", "1e400", "-0.0", "[]", "{}"]),
 )
-_KNOWN = [
-    *("backend", "image", "agent", "title", "tags", "metadata", "state", "protect", "setup"),
-    *("workspace", "env", "files", "network", "count", "limits", "mounts", "budget", "parent"),
-    *("mode", "branch", "base", "include", "history", "submodules", "lfs", "path", "source"),
-    *("content", "command", "model"),
-]
+_KNOWN = sorted({name for table in tables.Table.__subclasses__() for name in table.model_fields})
 KEYS = st.sampled_from(_KNOWN) | st.text(string.ascii_lowercase + "-_", min_size=1, max_size=8)
 VALUES = st.recursive(
     SCALARS,

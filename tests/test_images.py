@@ -227,6 +227,16 @@ def test_a_header_may_claim_what_it_likes(tmp_path: Path, state: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_header_before_an_entry_has_no_negative_size(
+    tmp_path: Path, state: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    """Reading that many bytes would be reading all there are, at once."""
+    header = entry("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=-5).tobuf(tarfile.GNU_FORMAT)
+    why = refused(tmp_path, state, kept(tmp_path, pack(header + bytes(1 << 20))))
+    assert why == "the header before entry '././@LongLink' has -5 bytes"
+
+
 def test_extended_attributes_are_taken_off(tmp_path: Path, state: Path) -> None:
     forged = {"SCHILY.xattr.user.overlay.opaque": "y", "SCHILY.xattr.security.capability": "x"}
     members: list[archives.Member]
@@ -386,6 +396,34 @@ def test_an_image_names_its_user_in_its_own_passwd(tmp_path: Path, state: Path) 
             prepare(state, kept(tmp_path, archives.docker([etc], User=user)))
 
 
+def test_accounts_that_none_can_have_are_passed_over(tmp_path: Path, state: Path) -> None:
+    long = b"9" * 5000
+    passwd = b"a:x:%b:0::/:\nb:x:0:%b::/:\nc\0d:x:7:7::/:\nweb:x:33:34::/:\n" % (long, long)
+    etc = tar([file("etc/passwd", passwd), file("etc/group", b"g:x:%b:\n" % long)])
+    assert prepare(state, kept(tmp_path, archives.docker([etc], User="web"))).uid == 33
+    assert prepare(state, kept(tmp_path, archives.docker([etc], User="7"))).user == ""
+    for user in ("a", "b", "web:g", long.decode(), f"0:{long.decode()}"):
+        with pytest.raises(ImageError, match=r"its (user|group) '[a-z9']+ is not in its") as caught:
+            prepare(state, kept(tmp_path, archives.docker([etc], User=user)))
+        assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"Env": ["A=\ud800"]}, r"the config has 'A=\ud800' for a variable"),
+        ({"Env": ["A=\0"]}, r"the config has 'A=\x00' for a variable"),
+        ({"User": "a\0b"}, r"the config has 'a\x00b' for a user"),
+        ({"User": "\x1b[2J"}, r"the config has '\x1b[2J' for a user"),
+        ({"User": "\ud800"}, r"the config has '\ud800' for a user"),
+    ],
+)
+def test_what_no_process_can_be_given_is_refused(
+    tmp_path: Path, state: Path, settings: dict[str, Any], why: str
+) -> None:
+    assert refused(tmp_path, state, kept(tmp_path, archives.docker([BOTTOM], **settings))) == why
+
+
 def _altered(blobs: archives.Blobs, old: bytes, new: bytes) -> archives.Blobs:
     assert any(old in body for body in blobs.values())
     return {path: body.replace(old, new) for path, body in blobs.items()}
@@ -501,6 +539,20 @@ def test_a_docker_archive_of_several_images_is_refused(tmp_path: Path, state: Pa
     assert "holds 2 images: ['a:1', 'b:1']" in refused(
         tmp_path, state, kept(tmp_path, tar([file("manifest.json", manifest)]))
     )
+
+
+@pytest.mark.parametrize("tags", [5, "a:1", {"a": 1}, [], None])
+def test_tags_that_are_no_list_are_none(tmp_path: Path, state: Path, tags: object) -> None:
+    manifest = json.dumps([{"RepoTags": tags}, {}]).encode()
+    assert "holds 2 images: ['(none)', '(none)']" in refused(
+        tmp_path, state, kept(tmp_path, tar([file("manifest.json", manifest)]))
+    )
+
+
+def test_what_is_wrong_is_said_in_a_line_however_long_its_names(tmp_path: Path, state: Path) -> None:
+    manifest = json.dumps([{"Config": "c" * 9000, "Layers": ["l" * 9000]}]).encode()
+    why = refused(tmp_path, state, kept(tmp_path, tar([file("manifest.json", manifest)])))
+    assert why.endswith("is missing in it, or too large") and len(why) < 200
 
 
 def test_what_changed_since_it_was_looked_at_is_refused(tmp_path: Path, state: Path) -> None:

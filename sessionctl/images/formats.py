@@ -81,6 +81,11 @@ class Layout:
             raise ImageError(f"{name} of the layout cannot be read: {error.strerror}") from error
 
 
+def shown(value: object) -> str:
+    """`value`, somebody's JSON, as it may be in a message: escaped and not too long."""
+    return ascii(value)[:80]
+
+
 def chosen(read: Read, tag: str) -> str:
     """The digest of the manifest that the layout's index has for `tag` (empty: its only one) and this machine."""
     index = _document(read("index.json"), "index.json")
@@ -99,8 +104,8 @@ def _only(read: Read, found: Sequence[Mapping[str, Any]], tag: str, depth: int) 
         raise ImageError(f"its index has no image{wanted} for linux on {os.uname().machine}")
     digests = {_digest_of(each, "index.json") for each in here}
     if len(digests) > 1:
-        tags = sorted({ascii(_annotations(each).get(_TAG, "(none)")) for each in here})
-        raise ImageError(f"its index has {len(digests)} images, tagged {', '.join(tags)}", hint="say oci:LAYOUT:TAG")
+        tags = ", ".join(sorted({shown(_annotations(each).get(_TAG, "(none)")) for each in here})[:8])
+        raise ImageError(f"its index has {len(digests)} images, tagged {tags}", hint="say oci:LAYOUT:TAG")
     (digest,) = digests
     if here[0].get("mediaType") not in _INDEXES:
         return digest
@@ -125,15 +130,20 @@ def docker(read: Read) -> Content:
     if not isinstance(images, list) or not all(isinstance(image, dict) for image in images) or not images:
         raise ImageError(f"{name} is not a list of images")
     if len(images) > 1:
-        tags = [str(tag) for image in images for tag in image.get("RepoTags") or ["(none)"]]
-        raise ImageError(f"it holds {len(images)} images: {ascii(tags)[:200]}", hint="save the one that is wanted")
+        tags = [tag for image in images for tag in _tags(image)]
+        raise ImageError(f"it holds {len(images)} images: {shown(tags)}", hint="save the one that is wanted")
     config = _field(images[0], "Config", str, name)
     layers = [(normal(each), "") for each in _list(images[0], "Layers", str, name)]
     text = read(normal(config))
     named = re.search(r"[0-9a-f]{64}", config)
     if named and sha256(text).hexdigest() != named.group():
-        raise ImageError(f"the config {config!a} has another digest than its name says")
+        raise ImageError(f"the config {shown(config)} has another digest than its name says")
     return _content(text, layers)
+
+
+def _tags(image: Mapping[str, Any]) -> Sequence[object]:
+    found = image.get("RepoTags")
+    return found if isinstance(found, list) and found else ["(none)"]
 
 
 def normal(name: str) -> str:
@@ -155,7 +165,7 @@ def _content(config: bytes, stored: Sequence[tuple[str, str]]) -> Content:
     )
     machine = data.get("architecture")
     if isinstance(machine, str) and machine and machine != _MACHINES.get(os.uname().machine, machine):
-        raise ImageError(f"it is made for {machine!a}, and this machine is {os.uname().machine}")
+        raise ImageError(f"it is made for {shown(machine)}, and this machine is {os.uname().machine}")
     settings = data.get("config")
     return Content(layers, _settings(settings if isinstance(settings, dict) else {}))
 
@@ -164,15 +174,25 @@ def _settings(data: Mapping[str, Any]) -> Config:
     env: dict[str, str] = {}
     for each in _list(data, "Env", str, "the config") if data.get("Env") is not None else ():
         name, equals, value = each.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII) or "\0" in value:
-            raise ImageError(f"the config has {ascii(each)[:80]} for a variable")
+        if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII) or not _can_be_passed(value):
+            raise ImageError(f"the config has {shown(each)} for a variable")
         env[name] = value
-    if sum(len(name) + len(value.encode("utf-8", "surrogatepass")) for name, value in env.items()) > 32 * 1024:
+    if sum(len(name) + len(value.encode()) for name, value in env.items()) > 32 * 1024:
         raise ImageError("the variables of the config have more than 32 KiB")
     user, directory = (data.get(key) or "" for key in ("User", "WorkingDir"))
     if not isinstance(user, str) or not isinstance(directory, str):
         raise ImageError("User or WorkingDir of the config is no string")
+    if not user.isprintable():
+        raise ImageError(f"the config has {shown(user)} for a user")
     return Config(env, user, directory)
+
+
+def _can_be_passed(text: str) -> bool:
+    """Whether a process can be given `text`: JSON has halves of characters too, and NUL."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _fits(descriptor: Mapping[str, Any]) -> bool:
@@ -212,7 +232,7 @@ def _digest_of(descriptor: Mapping[str, Any], what: str) -> str:
 
 def _checked(digest: str, what: str) -> str:
     if not _DIGEST.fullmatch(digest):
-        raise ImageError(f"{what} has {ascii(digest)[:80]} for a digest; only sha256 is supported")
+        raise ImageError(f"{what} has {shown(digest)} for a digest; only sha256 is supported")
     return digest
 
 

@@ -271,7 +271,7 @@ class _Unpacking:
                     self._layer(wanted.pop(name), entry.content)
             missing = [each.name for each in wanted.values() if not self._is_there(each)]
             if missing:
-                raise ImageError(f"the layer {missing[0]!a} is missing")
+                raise ImageError(f"the layer {formats.shown(missing[0])} is missing")
         return [_hex(each.diff_id) for each in content.layers], content.config
 
     def _survey(self, file: Any) -> Content | None:
@@ -300,7 +300,7 @@ class _Unpacking:
             try:
                 return documents[name]
             except KeyError:
-                raise ImageError(f"{name!a} is missing in it, or too large") from None
+                raise ImageError(f"{formats.shown(name)} is missing in it, or too large") from None
 
         content = formats.docker(read) if "manifest.json" in documents else formats.oci(read, formats.chosen(read, ""))
         # Older releases of docker save a layer that two images have once, and a link to it.
@@ -415,16 +415,16 @@ def _rooted(directory: str, lower: tuple[str, ...], config: Config) -> Root:
     if not name:
         name = "0"
     by_id = {fields[2]: fields for fields in reversed(users.values())}
-    known = by_id.get(name) if name.isdecimal() else users.get(name)
-    if known is None and not name.isdecimal():
-        raise ImageError(f"its user {name!a} is not in its /etc/passwd")
+    known = by_id.get(name) if _is_number(name) else users.get(name)
+    if known is None and not _is_number(name):
+        raise ImageError(f"its user {formats.shown(name)} is not in its /etc/passwd")
     uid = int(known[2] if known else name)
     gid = int(known[3]) if known else 0
-    if group.isdecimal():
+    if _is_number(group):
         gid = int(group)
     elif group:
         if group not in groups:
-            raise ImageError(f"its group {group!a} is not in its /etc/group")
+            raise ImageError(f"its group {formats.shown(group)} is not in its /etc/group")
         gid = int(groups[group][2])
     if max(uid, gid) >= 1 << 31:
         raise ImageError(f"its user has the number {max(uid, gid)}, which none can have")
@@ -432,7 +432,7 @@ def _rooted(directory: str, lower: tuple[str, ...], config: Config) -> Root:
 
 
 def _accounts(layers: list[str], file: str) -> dict[str, list[str]]:
-    """The lines of /etc/`file` by name, those whose numbers are numbers."""
+    """The lines of /etc/`file` by name, those whose names can be shown and whose numbers are numbers."""
     try:
         text = beneath.read_layered(layers, f"etc/{file}", _PASSWD).decode("utf-8", "replace")
     except OSError:
@@ -442,9 +442,14 @@ def _accounts(layers: list[str], file: str) -> dict[str, list[str]]:
         fields[0]: fields
         for fields in reversed(lines)
         if len(fields) >= 3
-        and fields[2].isdecimal()
-        and (file == "group" or (len(fields) > 3 and fields[3].isdecimal()))
+        and fields[0].isprintable()
+        and _is_number(fields[2])
+        and (file == "group" or (len(fields) > 3 and _is_number(fields[3])))
     }
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 20
 
 
 def _load(directory: str, digest: str) -> Kept | None:

@@ -68,7 +68,7 @@ def entries(stream: Stream) -> Iterator[Entry]:
             headers += 1
             if headers > _MOST_HEADERS:
                 raise ImageError(f"there are more than {_MOST_HEADERS} headers before entry {shown(path)}")
-            if size > _LONGEST_HEADER:
+            if not 0 <= size <= _LONGEST_HEADER:
                 raise ImageError(f"the header before entry {shown(path)} has {size} bytes")
             body = _exactly(stream, size)
             _exactly(stream, -size % _BLOCK)
