@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sessionctl.executor import Outcome as Outcome
     from sessionctl.garbage import Garbage as Garbage
     from sessionctl.garbage import Use as Use
-    from sessionctl.git import Fetched as Fetched
+    from sessionctl.git.fetching import Fetched as Fetched
     from sessionctl.keeping import Undone as Undone
     from sessionctl.manifest import schema as schema
     from sessionctl.model import Declaration as Declaration
@@ -68,7 +68,7 @@ _HOMES = {
     ),
     "executor": ("Outcome",),
     "garbage": ("Garbage", "Use"),
-    "git": ("Fetched",),
+    "git.fetching": ("Fetched",),
     "keeping": ("Undone",),
     "manifest": ("schema",),
     "model": ("Declaration", "GitState", "Observed", "Record"),

@@ -80,7 +80,7 @@ def _joined(text: str | None) -> str:
 
 
 def _found(module: str, name: str) -> ast.ClassDef | ast.FunctionDef:
-    room = ROOT / "sessionctl" / module
+    room = ROOT.joinpath("sessionctl", *module.split("."))
     file = room / "__init__.py" if room.is_dir() else room.with_suffix(".py")
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:

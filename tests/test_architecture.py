@@ -54,11 +54,17 @@ MAY_IMPORT = {
     "declared": {"model", "errors", "beneath", "manifest", "settings", "units", "__init__"},
 }
 """What each module may import of sessionctl; a module that is not named here may import all but the doors."""
+WITHIN = {
+    "git.names": set(),
+    "git.heads": {"beneath", "errors", "model", "git.names"},
+    "git.status": {"beneath", "errors", "model", "git.names", "git.inspecting"},
+}
+"""What modules of a package may import of sessionctl, their siblings too: those that may run nothing on the host."""
 DOORS = {"cli", "hooks", "tasks", "__main__"}
 ONLY_IN = {
     "pydantic": {"manifest", "settings"},
     "pydantic_settings": {"settings"},
-    "git": {"git"},
+    "git": {"git.configured"},
     "sqlite3": {"store"},
     "subprocess": {"process"},
     "invoke": {"tasks"},
@@ -71,6 +77,11 @@ PRINTS = {"cli", "render", "hooks", "tasks", "__main__", "entry", "launch"}
 def room(path: Path) -> str:
     """The module, or the top folder of it, that a file belongs to."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def module(path: Path) -> str:
+    """The name of a file's module below sessionctl, such as ``git.names``."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -103,13 +114,21 @@ def test_imports_point_one_way(path: Path) -> None:
         assert used <= MAY_IMPORT[mine] | {"__version__"}
     elif mine not in DOORS:
         assert not used & DOORS
+    if module(path) in WITHIN:
+        siblings = {name.removeprefix("sessionctl.") for name in imports(path) if name.startswith("sessionctl.")}
+        assert siblings <= WITHIN[module(path)]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_what_is_allowed_in_one_place_is_only_there(path: Path) -> None:
     for name in imports(path):
-        top = name.split(".")[0]
-        assert room(path) in ONLY_IN.get(top, {room(path)}), f"{name} is imported"
+        allowed = ONLY_IN.get(name.split(".")[0])
+        assert allowed is None or allowed & {room(path), module(path)}, f"{name} is imported"
+
+
+def test_rules_are_of_modules_that_exist() -> None:
+    known = {room(path) for path in MODULES} | {module(path) for path in MODULES}
+    assert {*MAY_IMPORT, *WITHIN, *DOORS}.union(*ONLY_IN.values()) <= known
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
