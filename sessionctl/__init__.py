@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from sessionctl.render import plan_text as plan_text
     from sessionctl.snapshots import Operation as Operation
     from sessionctl.snapshots import Snapshot as Snapshot
-    from sessionctl.store import Entry as Entry
+    from sessionctl.store.journal import Entry as Entry
     from sessionctl.trust import Taking as Taking
 
 __version__ = "0.1.0"
@@ -75,7 +75,7 @@ _HOMES = {
     "plan": ("Action", "Lane", "Plan", "Policy"),
     "render": ("outcomes_text", "plan_text"),
     "snapshots": ("Operation", "Snapshot"),
-    "store": ("Entry",),
+    "store.journal": ("Entry",),
     "trust": ("Taking",),
 }
 """The module of each name. Imported when asked for: `import sessionctl` is on the way of every command line."""
