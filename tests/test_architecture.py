@@ -56,6 +56,7 @@ MAY_IMPORT = {
 """What each module may import of sessionctl; a module that is not named here may import all but the doors."""
 WITHIN = {
     "git.names": set(),
+    "backends.bubblewrap.places": {"errors", "model"},
     "store.schema": set(),
     "store.rows": {"model"},
     "git.heads": {"beneath", "errors", "model", "git.names"},
