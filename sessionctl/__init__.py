@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sessionctl.executor import Outcome as Outcome
     from sessionctl.garbage import Garbage as Garbage
     from sessionctl.garbage import Use as Use
-    from sessionctl.git import Fetched as Fetched
+    from sessionctl.git.fetching import Fetched as Fetched
     from sessionctl.keeping import Undone as Undone
     from sessionctl.manifest import schema as schema
     from sessionctl.model import Declaration as Declaration
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from sessionctl.render.plans import plan_text as plan_text
     from sessionctl.snapshots import Operation as Operation
     from sessionctl.snapshots import Snapshot as Snapshot
-    from sessionctl.store import Entry as Entry
+    from sessionctl.store.journal import Entry as Entry
     from sessionctl.trust import Taking as Taking
 
 __version__ = "0.1.0"
@@ -71,14 +71,14 @@ _HOMES = {
     ),
     "executor": ("Outcome",),
     "garbage": ("Garbage", "Use"),
-    "git": ("Fetched",),
+    "git.fetching": ("Fetched",),
     "keeping": ("Undone",),
     "manifest": ("schema",),
     "model": ("Declaration", "GitState", "Observed", "Record"),
     "plan": ("Action", "Lane", "Plan", "Policy"),
     "render.plans": ("outcomes_text", "plan_text"),
     "snapshots": ("Operation", "Snapshot"),
-    "store": ("Entry",),
+    "store.journal": ("Entry",),
     "trust": ("Taking",),
 }
 """The module of each name. Imported when asked for: `import sessionctl` is on the way of every command line."""

@@ -86,13 +86,22 @@ IN_ORDER = {
     "manifest": ("wording", "rules", "tables", "reading", "layers", "judging", "host", "declaring", "resolving"),
 }
 """Modules of a package of which each may import only those before it."""
+WITHIN = {
+    "git.names": set(),
+    "backends.bubblewrap.places": {"errors", "model"},
+    "store.schema": set(),
+    "store.rows": {"model"},
+    "git.heads": {"beneath", "errors", "model", "git.names"},
+    "git.status": {"beneath", "errors", "model", "git.names", "git.inspecting"},
+}
+"""What modules of a package may import of sessionctl, their siblings too: those that stay away from the world."""
 DOORS = {"cli", "hooks", "tasks", "__main__"}
 ONLY_IN = {
     "pydantic": {"manifest", "settings"},
     "pydantic_core": {"manifest"},
     "pydantic_settings": {"settings"},
-    "git": {"git"},
-    "sqlite3": {"store"},
+    "git": {"git.configured"},
+    "sqlite3": {"store.database"},
     "subprocess": {"process"},
     "invoke": {"tasks"},
     "tomlkit": {"manifest"},
@@ -104,6 +113,11 @@ PRINTS = {"cli", "render", "hooks", "tasks", "__main__", "entry", "launch"}
 def room(path: Path) -> str:
     """The module, or the top folder of it, that a file belongs to."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def module(path: Path) -> str:
+    """The name of a file's module below sessionctl, such as ``git.names``."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -136,6 +150,9 @@ def test_imports_point_one_way(path: Path) -> None:
         assert used <= MAY_IMPORT[mine] | {"__version__"}
     elif mine not in DOORS:
         assert not used & (DOORS | {"app"})
+    if module(path) in WITHIN:
+        siblings = {name.removeprefix("sessionctl.") for name in imports(path) if name.startswith("sessionctl.")}
+        assert siblings <= WITHIN[module(path)]
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "app").glob("[a-z]*.py")), ids=lambda path: path.stem)
@@ -156,8 +173,13 @@ def test_a_package_can_be_read_from_front_to_back(package: str) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_what_is_allowed_in_one_place_is_only_there(path: Path) -> None:
     for name in imports(path):
-        top = name.split(".")[0]
-        assert room(path) in ONLY_IN.get(top, {room(path)}), f"{name} is imported"
+        allowed = ONLY_IN.get(name.split(".")[0])
+        assert allowed is None or allowed & {room(path), module(path)}, f"{name} is imported"
+
+
+def test_rules_are_of_modules_that_exist() -> None:
+    known = {room(path) for path in MODULES} | {module(path) for path in MODULES}
+    assert {*MAY_IMPORT, *WITHIN, *DOORS}.union(*ONLY_IN.values()) <= known
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -767,7 +767,7 @@ def test_a_bwrap_that_does_not_isolate_is_refused(
         'if test "$1" = --version; then echo bubblewrap 0.11.0; exit; fi\n'
         "printf '{\"child-pid\": %d}' $$ >&$2\n"
         "pipe=$(mktemp -u); mkfifo $pipe; exec 9<>$pipe; rm $pipe; printf x >&9\n"
-        f"exec -a {profile.INIT} cat <&9\n"
+        f"exec -a {alive.INIT} cat <&9\n"
     )
     impostor.chmod(0o755)
     target = bench.create(spec())

@@ -1,4 +1,4 @@
-"""What git.py promises: the right answer about a repository, and none of an agent's code run to get it."""
+"""What the package git promises: the right answer about a repository, and none of an agent's code run to get it."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ for root in ({repo.root!r}, {str(tmp_path / "linked")!r}, {str(tmp_path / "top")
     assert git.read_head([{repo.root!r}]).commit
 assert "git" not in sys.modules
 """
-    process.run([sys.executable, "-c", code], cwd=Path(git.__file__).parent.parent)
+    process.run([sys.executable, "-c", code], cwd=Path(git.__file__).parents[2])
 
 
 # --- naming a commit ---------------------------------------------------------------------------

@@ -20,10 +20,9 @@ from typing import Any
 
 import pytest
 
-from sessionctl import store as store_module
 from sessionctl.errors import LockedError, StoreError, UsageError
 from sessionctl.model import Declaration, FileSpec, GitState, Record, SessionSpec, WorkspaceSpec, is_id
-from sessionctl.store import Store
+from sessionctl.store import Store, journal, schema
 
 ROOT = os.geteuid() == 0
 SCHEMA_1 = Path(__file__).parent / "fixtures" / "schema-1.sql"
@@ -343,7 +342,7 @@ class TestJournal:
     def test_can_be_had_by_session_from_a_row_on_and_the_newest_only(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(store_module, "_PAGE", 3)
+        monkeypatch.setattr(journal, "PAGE", 3)
         for number in range(10):
             store.note("a" if number % 2 else "b", "exec", number=number)
 
@@ -612,7 +611,7 @@ class TestFile:
         store.save(RECORD)
         store.close()
         steps = (("ALTER TABLE record ADD COLUMN new TEXT", "UPDATE record SET new = 'x'"), ("CREATE TABLE other (a)",))
-        monkeypatch.setattr(store_module, "_MIGRATIONS", (*store_module._MIGRATIONS, *steps))
+        monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, *steps))
         assert store.records() == {"api": RECORD}
         with closing(sqlite3.connect(directory / "state.db")) as connection:
             assert connection.execute("PRAGMA user_version").fetchone() == (4,)

@@ -13,10 +13,11 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
-from sessionctl.backends.bubblewrap.profile import INIT
 from sessionctl.errors import BackendError
 from sessionctl.model import HOME
 
+INIT = "/.sessionctl/init"
+"""What pid 1 of a sandbox that is whole has been started as: our init, which is put there by `profile`."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sessionctl.backends import BESIDE
 from sessionctl.backends.bubblewrap import elf, seccomp
+from sessionctl.backends.bubblewrap.alive import INIT
 from sessionctl.errors import BackendError
 from sessionctl.model import HOME, WORKSPACE, MountSpec, Workspace
 
@@ -20,7 +21,6 @@ Word = str | bytes
 UID = 1000
 USER = "agent"
 INTERNAL = "/.sessionctl"
-INIT = f"{INTERNAL}/init"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _ISOLATION = (
