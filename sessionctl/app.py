@@ -962,12 +962,12 @@ class Project:
     def unused_bases(self, without: Collection[str] = ()) -> tuple[str, ...]:
         """Keys of the base layers that no session stands on, nor any snapshot but those `without`.
 
-        None while there is a damaged snapshot: nobody can say what it stands on.
+        None while there is a damaged snapshot that nobody has discarded: nobody can say what it stands on.
         """
         from sessionctl import snapshots, workspace
 
         found = snapshots.all_of(self.directory)
-        if any(each.corrupt for each in found):
+        if any(each.is_unclear for each in found):
             return ()
         mounted = {path for o in self.world().observed if o.workspace for path in o.workspace.lower}
         kept = (path for each in found if each.id not in without for path in each.lower)
@@ -1195,11 +1195,11 @@ class Project:
             return keeping.fork(self._site(progress), require_name(name), new, chosen)
 
     def discard(self, name: str, snapshot: str) -> Operation:
-        """Puts a snapshot into the trash. The operation, by which `undo` takes it out again."""
+        """Puts a snapshot into the trash, a damaged one too. The operation, by which `undo` takes it out again."""
         from sessionctl import keeping, snapshots
 
         with self.changing():
-            chosen = snapshots.chosen(self.directory, require_name(name), snapshot)
+            chosen = snapshots.chosen(self.directory, require_name(name), snapshot, damaged=True)
             return keeping.discard(self._site(lambda text: None), chosen)
 
     def operations(self) -> list[Operation]:

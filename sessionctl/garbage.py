@@ -113,8 +113,11 @@ def _unknown(project: Project) -> str:
     for name, why in world.unreachable.items():
         return f"{name} could not be asked: {why}"
     for snapshot in project.snapshots():
-        if snapshot.corrupt:
-            return f"snapshot {snapshot.id} of {snapshot.session} cannot be read: {snapshot.corrupt}"
+        if snapshot.is_unclear:
+            return (
+                f"snapshot {snapshot.id} of {snapshot.session} cannot be read: {snapshot.corrupt}"
+                f" (to give it up: sessionctl discard {snapshot.session} {snapshot.id})"
+            )
     for observed in world.observed:
         if observed.made_of is None and observed.id:
             return f"a sandbox of {observed.session} cannot be read: sessionctl apply, or prune"
