@@ -299,10 +299,15 @@ def temporary() -> str:
     return f".sessionctl-{os.urandom(8).hex()}"
 
 
+def is_temporary(name: str) -> bool:
+    """Whether `name` is one that `temporary` may have given."""
+    return bool(_TEMPORARY.fullmatch(name))
+
+
 def sweep(directory: str) -> None:
     """Removes what a crash has left half-written in `directory`, one of our own. Only while nobody writes there."""
     with os.scandir(directory) as entries:
-        left = [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+        left = [entry.path for entry in entries if is_temporary(entry.name)]
     for path in left:
         remove_tree(path)
 

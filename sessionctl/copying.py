@@ -224,9 +224,12 @@ def _require_space(where: str, about: int) -> None:
 
 # --- in ----------------------------------------------------------------------------------------
 
-# Unpacked in a directory of its own beside its place, by the session's own programs, and moved when it is whole.
+# Unpacked in a directory of its own beside its place, by the session's own programs, and moved when it is whole: the
+# archive's last entry says so. When sessionctl is killed, so is this shell, and not the one that it waits for: that
+# comes to the end of its input, and cleans up.
 _TAKE = """
 export LC_ALL=C
+(
 dest=$1 name=$2 contents=$3 kind=$4 temporary=$5
 say() { echo "$1" >&2; exit 3; }
 if [ -d "$dest" ]; then [ $contents = yes ] || dest=${dest%/}/$name; fi
@@ -241,7 +244,7 @@ t=$parent/$temporary
 mkdir "$t" || exit
 trap 'rm -rf "$t"' EXIT
 trap 'exit 1' HUP INT TERM
-tar -x -o -f - -C "$t" || exit
+tar -x -o -f - -C "$t" && [ -e "$t/whole" ] || exit
 if [ -d "$dest" ]; then
     clash=$(cd "$t/x" && find . -exec sh -c '
         d=$1; shift
@@ -257,6 +260,8 @@ else
     mv -f "$t/x" "$dest"
 fi || exit
 echo "$dest"
+)
+exit $?
 """
 
 

@@ -61,8 +61,11 @@ def unknown(world: World, found: Iterable[Snapshot]) -> str:
     for name, why in world.unreachable.items():
         return f"{name} could not be asked: {why}"
     for snapshot in found:
-        if snapshot.corrupt:
-            return f"snapshot {snapshot.id} of {snapshot.session} cannot be read: {snapshot.corrupt}"
+        if snapshot.is_unclear:
+            return (
+                f"snapshot {snapshot.id} of {snapshot.session} cannot be read: {snapshot.corrupt}"
+                f" (to give it up: sessionctl discard {snapshot.session} {snapshot.id})"
+            )
     for observed in world.observed:
         if observed.made_of is None and observed.id:
             return f"a sandbox of {observed.session} cannot be read: sessionctl apply, or prune"
@@ -104,9 +107,9 @@ def unused_bases(
 ) -> tuple[str, ...]:
     """Keys of the base layers that no sandbox stands on, nor any of the snapshots `found` but those `without`.
 
-    None while there is a damaged snapshot: nobody can say what it stands on.
+    None while there is a damaged snapshot that nobody has discarded: nobody can say what it stands on.
     """
-    if any(each.corrupt for each in found):
+    if any(each.is_unclear for each in found):
         return ()
     mounted = {path for each in observed if each.workspace for path in each.workspace.lower}
     kept = (path for each in found if each.id not in without for path in each.lower)

@@ -575,11 +575,13 @@ def _brought_back(site: Site, operation: Operation, name: str) -> Undone:
     found = [s for s in snapshots.of_session(site.directory, name) if s.operation == operation.id and s.by == "rescue"]
     if not found and operation.expired is not None:
         return Undone(name, False, "what was kept of it is gone: gc took it out of the trash")
+    if unclear := [each for each in snapshots.of_session(site.directory, name) if each.is_unclear and not found]:
+        where = snapshots.place(site.directory, name, unclear[-1].id)
+        return Undone(name, False, f"snapshot {unclear[-1].id} may be what was kept of it, and cannot be used:"
+                      f" {unclear[-1].corrupt} (what there is of it is in {where})")  # fmt: skip
     if not found:
         return Undone(name, True, "nothing of it was taken away: its work and home are as they were")
     rescue = found[-1]
-    if rescue.corrupt:
-        return Undone(name, False, f"what was kept of it cannot be used: {rescue.corrupt}")
     if operation.verb == "prune" and workspace.is_there(site.directory, name):
         return Undone(name, False, "there is a session of that name again: it stays as it is. What was pruned is"
                       f" in its snapshot {rescue.id}: sessionctl restore {name} {rescue.id}")  # fmt: skip
@@ -606,10 +608,11 @@ def _undiscarded(site: Site, operation: Operation) -> Undone:
 
 
 def discard(site: Site, snapshot: Snapshot) -> Operation:
-    """Puts `snapshot` into the trash, as an operation that can be undone."""
+    """Puts `snapshot`, which may be damaged, into the trash, as an operation that can be undone."""
     if snapshot.discarded:
         raise ConflictError(f"snapshot {snapshot.id} was discarded already")
-    operation = Operation(site.new_id(), "discard", site.clock(), (snapshot.session,), {"snapshot": snapshot.id})
+    data = {"snapshot": snapshot.id, "damaged": bool(snapshot.corrupt)}
+    operation = Operation(site.new_id(), "discard", site.clock(), (snapshot.session,), data)
     snapshots.save_operation(site.directory, operation)
     snapshots.discard(site.directory, snapshot, operation.id)
     with site.store.writing():

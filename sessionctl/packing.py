@@ -75,7 +75,7 @@ class Source:
         return found
 
     def archive(self, on: Watcher) -> Generator[bytes, None, None]:
-        """A tar archive, in which it is called ``x``."""
+        """A tar archive, in which it is called ``x``; behind it ``whole``, an empty file."""
         from tarfile import DIRTYPE, GNU_FORMAT, SYMTYPE, TarInfo
 
         try:
@@ -92,6 +92,7 @@ class Source:
                 if entry.size:
                     yield from self._content(item, on)
                     yield bytes(-entry.size % 512)
+            yield TarInfo("whole").tobuf(GNU_FORMAT)
             yield bytes(1024)
         finally:
             os.close(self._fd)

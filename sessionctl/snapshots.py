@@ -69,6 +69,11 @@ class Snapshot(NamedTuple):
     """Why it cannot be used."""
 
     @property
+    def is_unclear(self) -> bool:
+        """Whether it is damaged, so that nobody can say what it stands on, and was not given up yet."""
+        return bool(self.corrupt) and not self.discarded
+
+    @property
     def size(self) -> int:
         """Bytes of content, as far as they were counted."""
         return sum(part.size for part in self.parts.values() if part is not None)
@@ -154,8 +159,12 @@ def of_session(directory: str, session: str) -> list[Snapshot]:
     """The snapshots of a session, oldest first; damaged and discarded ones too."""
     above = os.path.join(directory, "snapshots", require_name(session))
     found = (_load(above, session, id) for id in filter(is_id, _names(above)))
-    # An id tells the second, and then chance: two of one second are in order of when they were made.
-    return sorted(found, key=lambda each: (each.id.partition("-")[0], each.made_at, each.id))
+    return sorted(found, key=in_order)
+
+
+def in_order(snapshot: Snapshot) -> tuple[str, float, str]:
+    """What snapshots are sorted by: an id tells the second and then chance, so that two of one second need more."""
+    return snapshot.id.partition("-")[0], snapshot.made_at, snapshot.id
 
 
 def all_of(directory: str) -> list[Snapshot]:
@@ -164,8 +173,11 @@ def all_of(directory: str) -> list[Snapshot]:
     return [each for session in sessions for each in of_session(directory, session)]
 
 
-def chosen(directory: str, session: str, id: str | None) -> Snapshot:
-    """The snapshot of that id, or whose id ends so; without one, the latest that a person asked for."""
+def chosen(directory: str, session: str, id: str | None, *, damaged: bool = False) -> Snapshot:
+    """The snapshot of that id, or whose id ends so; without one, the latest that a person asked for.
+
+    One that is damaged is an error, unless `damaged` ones will do.
+    """
     found = matching(of_session(directory, session), id)
     if id is None:
         if not found:
@@ -179,8 +191,12 @@ def chosen(directory: str, session: str, id: str | None) -> Snapshot:
             f"{session} has {f'several snapshots {id!a}: {several}' if found else f'no snapshot {id!a}'}",
             hint=f"see `sessionctl snapshots --all {session}`",
         )
-    if found[0].corrupt:
-        raise StoreError(f"snapshot {found[0].id} of {session} cannot be used: {found[0].corrupt}")
+    if found[0].corrupt and not damaged:
+        raise StoreError(
+            f"snapshot {found[0].id} of {session} cannot be used: {found[0].corrupt}",
+            hint=f"what there is of it is in {place(directory, session, found[0].id)};"
+            f" to give it up: sessionctl discard {session} {found[0].id}",
+        )
     return found[0]
 
 
@@ -261,11 +277,11 @@ def _load(above: str, session: str, id: str) -> Snapshot:
         found = found._replace(session=session, made_of=found.made_of.called(session))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = "it was not finished" if isinstance(error, FileNotFoundError) else f"snapshot.json: {error}"
-        return _nothing(session, id, reason)
+        found = _nothing(session, id, reason)
     try:
         with open(os.path.join(where, "discarded"), encoding="ascii") as file:
             return found._replace(discarded=file.read() or "?")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return found
 
 

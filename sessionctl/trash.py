@@ -1,7 +1,7 @@
 """Which snapshots are kept no longer: what the trash was emptied of, and the user's own policy. Pure; removes nothing.
 
 In the trash is what a command moved out of its way (rescues), and what a person discarded. Unknown means keep: what
-cannot be read stays, and so does what is from the future.
+cannot be read stays until a person discards it, and so does what is from the future.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from sessionctl.snapshots import Operation, Snapshot
+from sessionctl.snapshots import Operation, Snapshot, in_order
 from sessionctl.units import duration
 from sessionctl.units import size as shown
 
@@ -55,7 +55,7 @@ def spent(
 ) -> tuple[Spent, ...]:
     """The snapshots of `found` that are kept no longer at the time `now`, in order."""
     known = {operation.id: operation for operation in operations}
-    whole = [snapshot for snapshot in found if not snapshot.corrupt]
+    whole = [snapshot for snapshot in found if not snapshot.is_unclear]
     why = {**_beyond_policy(whole, keep, now), **_expired(whole, known, keep, now)}
     why |= _over_size(whole, known, keep, why, size_of)
     return tuple(
@@ -104,7 +104,7 @@ def _beyond_policy(found: Sequence[Snapshot], keep: Keep, now: float) -> Mapping
         return {}
     going: dict[str, str] = {}
     of_session: dict[str, int] = {}
-    for each in sorted((each for each in found if not is_trash(each)), key=lambda each: each.id, reverse=True):
+    for each in sorted((each for each in found if not is_trash(each)), key=in_order, reverse=True):
         place = of_session[each.session] = of_session.get(each.session, 0) + 1
         among_last = bool(keep.last) and place <= keep.last
         young = bool(keep.age) and now - each.made_at < keep.age

@@ -7,6 +7,7 @@ is copied is made, and nothing but files, directories and such links is.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -98,20 +99,50 @@ def _beside(parent: str, name: str, kind: Kind) -> Iterator[tuple[int, int]]:
         above = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{parent} is not a directory", hint="make it first") from error
-    temporary = beneath.temporary()
     try:
         require_room(above, name, kind, os.path.join(parent, name))
-        os.mkdir(temporary, 0o700, dir_fd=above)
+        _sweep(above)
+        temporary, made = _made(above)
         try:
-            made = os.open(temporary, beneath.DIRECTORY, dir_fd=above)
+            yield above, made
+        finally:
             try:
-                yield above, made
+                beneath.remove_tree(os.path.join(f"/proc/self/fd/{above}", temporary))
             finally:
                 os.close(made)
-        finally:
-            beneath.remove_tree(os.path.join(f"/proc/self/fd/{above}", temporary))
     finally:
         os.close(above)
+
+
+def _made(above: int) -> tuple[str, int]:
+    """The name of a new directory in `above`, and a descriptor of it: while that is open, `_sweep` leaves it alone."""
+    while True:
+        temporary = beneath.temporary()
+        os.mkdir(temporary, 0o700, dir_fd=above)
+        with suppress(FileNotFoundError):  # swept before it was locked
+            made = os.open(temporary, beneath.DIRECTORY, dir_fd=above)
+            with suppress(OSError):  # a file system without locks: nothing is swept there either
+                fcntl.flock(made, fcntl.LOCK_EX)
+            if os.fstat(made).st_nlink:
+                return temporary, made
+            os.close(made)
+
+
+def _sweep(above: int) -> None:
+    """Removes from the directory `above` what copies of ours that were killed have left there."""
+    for name in filter(beneath.is_temporary, os.listdir(above)):
+        try:
+            left = os.open(name, beneath.DIRECTORY, dir_fd=above)
+        except OSError:
+            continue  # none of ours
+        try:
+            if os.fstat(left).st_uid == os.geteuid():
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                beneath.remove_tree(os.path.join(f"/proc/self/fd/{above}", name))
+        except OSError:
+            pass  # somebody is copying; or it is in nobody's way
+        finally:
+            os.close(left)
 
 
 def _foreign() -> SessionctlError:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from sessionctl import Project, comparing
+from sessionctl.errors import GitError
 from tests.command import Repository
 
 WORK = """
@@ -130,6 +132,34 @@ def test_what_is_in_the_way_of_git_is_said(api: Repository) -> None:
     assert "sub: a repository of its own" in said.err and "large: 70 MiB are not looked into" in said.err
     api.inside("api", "rm .gitignore; mkfifo .gitignore")
     assert ".gitignore is no file" in api.run("diff", "api", code=1).err
+
+
+def test_too_much_is_not_compared_and_what_is_cut_off_is_said(api: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.inside("api", "seq 1000 >many; mkdir d; for i in $(seq 50); do echo $i >d/$i; done")
+    for name, value in (("_PATCH", 1000), ("_LIST", 1000)):
+        with monkeypatch.context() as patch:
+            patch.setattr(comparing, name, value)
+            found = Project(api.root).diff("api")
+        assert found.cut and found.files
+    assert not Project(api.root).diff("api").cut
+    monkeypatch.setattr(comparing, "_MOST", 1000)
+    with pytest.raises(GitError, match="of files were written, more than the 1.0 KiB that are looked into"):
+        Project(api.root).diff("api")
+
+
+def test_what_is_in_git_directories_is_not_compared(api: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.inside("api", "head -c 100000 /dev/urandom >.git/large; mkfifo .git/info/attributes; echo x >x")
+    monkeypatch.setattr(comparing, "_MOST", 10_000)
+    assert [each.path for each in Project(api.root).diff("api").files] == [b"x"]
+
+
+def test_a_snapshot_without_a_workspace_is_compared_with_nothing(api: Repository) -> None:
+    id = api.run("snapshot", "api", "--json").json["id"]
+    file = api.state / "snapshots" / "api" / id / "snapshot.json"
+    data = json.loads(file.read_text())
+    del data["parts"]["work"]
+    file.write_text(json.dumps(data))
+    assert f"snapshot {id} holds no workspace" in api.run("diff", "api", "--snapshot", id, code=2).err
 
 
 def test_what_an_agent_wrote_cannot_steer_the_terminal(api: Repository) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from sessionctl import unpacking
+from sessionctl import Project, copying, keeping, unpacking
 from sessionctl.copying import Place
 from sessionctl.errors import SessionctlError, UsageError
+from sessionctl.packing import Source
+from sessionctl.streaming import fed
 from tests.command import Repository
 
 LINK = "secret-of-the-host"
@@ -311,6 +313,24 @@ def test_a_directory_without_end_does_not_come_out(
     assert tree(here) == {}
 
 
+def test_what_a_copy_that_was_killed_left_goes_with_the_next_one(api: Repository, here: Path) -> None:
+    api.inside("api", "mkdir d; printf x >d/x; truncate -s 4G d/y; truncate -s 1G d/z")
+    words = [sys.executable, "-m", "sessionctl", "cp", "api:d", str(here)]
+    with subprocess.Popen(words, cwd=api.root, stderr=subprocess.DEVNULL) as child:
+        while not list(here.glob(".sessionctl-*/x/*")):
+            assert child.poll() is None
+        # One that is at work is left alone.
+        api.run("cp", "api:a.txt", str(here))
+        assert len(list(here.glob(".sessionctl-*"))) == 1 and child.poll() is None
+        child.kill()
+    assert len(list(here.glob(".sessionctl-*"))) == 1
+    (here / ".sessionctl-mine").mkdir()
+    (here / ".sessionctl-0123456789abcdef").symlink_to(api.root)
+    api.run("cp", "api:src", str(here))
+    assert sorted(os.listdir(here)) == [".sessionctl-0123456789abcdef", ".sessionctl-mine", "a.txt", "src"]
+    assert (api.root / "a.txt").exists()
+
+
 def test_what_cannot_be_read_leaves_nothing(api: Repository, here: Path) -> None:
     api.inside("api", "mkdir d; echo x >d/a; echo y >d/b; chmod 0 d/b")
     said = api.run("cp", "api:d", str(here), code=1).err
@@ -413,6 +433,33 @@ def test_going_in_merges_and_replaces_as_cp_does(api: Repository, mine: Path) ->
     (mine / "l").unlink()
     assert "mine/e/f is there, and is not of the same kind" in api.run("cp", str(mine), "api:", code=2).err
     assert api.inside("api", "cat mine/run; ls -A mine").out.startswith("#!/bin/sh\n")
+
+
+def test_a_copy_in_that_was_killed_leaves_nothing_and_one_cut_short_takes_no_place(api: Repository, mine: Path) -> None:
+    with open(mine / "big", "wb") as file:
+        file.truncate(300 << 20)
+    work = api.state / "sessions" / "api" / "work" / "upper"
+    words = [sys.executable, "-m", "sessionctl", "cp", str(mine), "api:"]
+    with subprocess.Popen(words, cwd=api.root, stderr=subprocess.DEVNULL) as child:
+        while not list(work.glob(".sessionctl-*/x")):
+            assert child.poll() is None
+        child.kill()
+    while list(work.glob(".sessionctl-*")):
+        pass
+    assert api.inside("api", "git status --porcelain").out == ""
+
+
+def test_an_archive_that_ends_between_two_files_is_not_taken_for_a_whole_one(api: Repository, mine: Path) -> None:
+    whole = b"".join(Source.of(str(mine), 1 << 20).archive(lambda count, total: None))
+    target, _ = keeping.sandbox(Project(api.root)._site(lambda text: None), "api")
+    command = (
+        Project(api.root)
+        .backend("bubblewrap")
+        .command(target, ("sh", "-c", copying._TAKE, "sh", "/workspace", "mine", "no", "directory", ".sessionctl-test"))
+    )
+    code, _, _ = fed(command, (piece for piece in [whole[: len(whole) - 1536]]))
+    assert code != 0
+    assert api.inside("api", "git status --porcelain").out == ""
 
 
 def test_what_goes_in_is_noted(api: Repository, mine: Path) -> None:

@@ -273,6 +273,20 @@ def test_cut_short_anywhere_it_is_refused(tmp_path: Path, state: Path, pack: typ
         assert "cut short" in refused(tmp_path, state, kept(tmp_path, whole[:size]))
 
 
+@pytest.mark.parametrize("padding", [0, 100, 511])
+def test_a_layer_whose_digest_is_known_may_end_without_a_mark(tmp_path: Path, state: Path, padding: int) -> None:
+    """As ``umoci insert`` writes them: nothing after the last content, or not even what fills its last block."""
+    whole = tar([file("bin/a", b"a" * 512), file("bin/b", b"b")])[: 4 * 512]
+    found = tree(state, prepare(state, kept(tmp_path, archives.docker([whole[:-511] + bytes(padding)]))))
+    assert (found / "bin/b").read_bytes() == b"b"
+
+
+@pytest.mark.parametrize("cut", [1, 511, 512 + 511, 1500])
+def test_a_layer_that_ends_within_an_entry_is_cut_short(tmp_path: Path, state: Path, cut: int) -> None:
+    whole = tar([file("bin/a", b"a" * 512), file("bin/b", b"b" * 512)])[: 4 * 512]
+    assert "cut short" in refused(tmp_path, state, kept(tmp_path, archives.docker([whole[:-cut]])))
+
+
 def test_any_bytes_are_an_image_or_an_error(tmp_path: Path, state: Path) -> None:
     """Archives with a few bytes changed: nothing but `ImageError` may come of them, and nothing may get out."""
     chance = random.Random(3)

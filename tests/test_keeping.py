@@ -168,6 +168,35 @@ def test_one_damaged_snapshot_hides_no_other(api: Repository) -> None:
     api.run("restore", "api", "--yes")
 
 
+def test_a_damaged_snapshot_can_be_given_up_and_then_hinders_nothing(api: Repository) -> None:
+    id = snapshot(api)
+    where = api.state / "snapshots" / "api" / id
+    (where / "snapshot.json").write_text("{")
+    said = api.run("restore", "api", id, "--yes", code=1).err
+    assert str(where) in said and f"sessionctl discard api {id}" in said
+    assert f"sessionctl discard api {id}" in api.run("gc", "--dry-run", code=3).out
+    said = api.run("discard", "api", id).out
+    assert "it is damaged" in said
+    assert (where / "work").is_dir()  # as it is
+    assert listed(api, "api") == []
+    assert "nothing to remove" in api.run("gc", "--dry-run").out
+    api.run("undo")
+    assert [each["id"] for each in listed(api, "api")] == [id]
+    api.run("gc", "--dry-run", code=3)
+
+
+def test_undo_does_not_call_it_done_when_what_was_kept_is_damaged(api: Repository) -> None:
+    snapshot(api)
+    api.inside("api", "echo now >a.txt")
+    operation = api.run("restore", "api", "--yes").out.split()[-1]
+    (rescue,) = [each["id"] for each in listed(api, "api", "--all") if each["operation"] == operation]
+    (api.state / "snapshots" / "api" / rescue / "snapshot.json").write_text("{")
+    said = api.run("undo", operation, code=1).out
+    assert f"not brought back: snapshot {rescue} may be what was kept of it" in said
+    (event,) = api.run("undo", "--list", "--json").json["operations"]
+    assert event["undone"] is None
+
+
 def test_what_is_not_there_is_named(api: Repository) -> None:
     assert "no snapshot that a person made" in api.run("restore", "api", "--yes", code=2).err
     snapshot(api)

@@ -103,6 +103,20 @@ def test_snapshots_stay_when_either_rule_keeps_them_and_named_ones_unless_that_i
     assert gone(found, [], expiry=0, last=3, age=75 * DAY, named=True) == ["01", "02"]
 
 
+def test_of_two_that_were_made_in_one_second_the_later_is_the_last() -> None:
+    older, newer = snapshot(1, 5), snapshot(1, 4)
+    ids = ["20250101T000001-ffffffff", "20250101T000001-00000000"]  # after the second there is chance
+    found = [each._replace(id=id) for each, id in zip((older, newer), ids, strict=True)]
+    (going,) = spent(found, [], Keep(last=1), lambda each: 1024, NOW)
+    assert going.id == ids[0]
+
+
+def test_what_is_damaged_goes_only_when_it_was_discarded() -> None:
+    found = [snapshot(1, 100, corrupt="no JSON"), snapshot(2, 100, corrupt="no JSON", discarded="a")]
+    assert gone(found, [operation("a", 40)]) == ["02"]
+    assert gone(found, [operation("a", 20)]) == []
+
+
 def test_what_is_in_use_never_depends_on_the_order(tmp_path: Path) -> None:
     found = [snapshot(n, n, by="rescue", operation=f"o{n}") for n in (3, 1, 2)]
     for order in itertools.permutations(found):

@@ -299,7 +299,7 @@ class Project:
     def unused_bases(self, without: Collection[str] = ()) -> tuple[str, ...]:
         """Keys of the base layers that no session stands on, nor any snapshot but those `without`.
 
-        None while there is a damaged snapshot: nobody can say what it stands on.
+        None while there is a damaged snapshot that nobody has discarded: nobody can say what it stands on.
         """
 
         from sessionctl.app import storing
@@ -420,7 +420,7 @@ class Project:
         return preserving.fork(self._sources, name, new, snapshot, progress)
 
     def discard(self, name: str, snapshot: str) -> Operation:
-        """Puts a snapshot into the trash. The operation, by which `undo` takes it out again."""
+        """Puts a snapshot into the trash, a damaged one too. The operation, by which `undo` takes it out again."""
 
         from sessionctl.app import preserving
 

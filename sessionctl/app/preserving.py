@@ -61,9 +61,10 @@ def fork(sources: Sources, name: str, new: str, snapshot: str | None, progress: 
 
 
 def discard(sources: Sources, name: str, snapshot: str) -> Operation:
-    """Puts a snapshot into the trash. The operation, by which `undo` takes it out again."""
+    """Puts a snapshot into the trash, a damaged one too. The operation, by which `undo` takes it out again."""
     with changing(sources):
-        return keeping.discard(sources.site(), snapshots.chosen(sources.directory, require_name(name), snapshot))
+        chosen = snapshots.chosen(sources.directory, require_name(name), snapshot, damaged=True)
+        return keeping.discard(sources.site(), chosen)
 
 
 def undo(sources: Sources, id: str | None, progress: Progress) -> tuple[Operation, list[Undone]]:

@@ -42,7 +42,7 @@ def _snapshots(args: argparse.Namespace) -> int:
     from sessionctl.render import Paint, as_json, snapshot_data, snapshots_text
 
     found = open_project(args).snapshots(args.name)
-    shown = [each for each in found if args.all or (each.by == "person" and not each.discarded) or each.corrupt]
+    shown = [each for each in found if args.all or (each.by == "person" and not each.discarded) or each.is_unclear]
     if args.json:
         print(as_json({"snapshots": [snapshot_data(each) for each in shown]}))
     elif shown:
@@ -84,6 +84,8 @@ def _fork(args: argparse.Namespace) -> int:
 def _discard(args: argparse.Namespace) -> int:
     operation = open_project(args).discard(args.name, args.snapshot)
     print(f"{args.name}: snapshot {operation.data['snapshot']} is in the trash")
+    if operation.data["damaged"]:
+        print("  it is damaged: what there is of it stays as it is, and what it stood on is not kept for it any more")
     print(f"  to undo: sessionctl undo {operation.id}")
     return errors.OK
 

@@ -319,7 +319,7 @@ class _Unpacking:
         with _new(self.directory, _hex(each.diff_id)) as place:
             tar = streams.Hashed(streams.decompressed(raw), self.budget.take)
             try:
-                self._fill(place, tar)
+                self._fill(place, tar, digested=True)
                 if tar.finish() != each.diff_id:
                     raise ImageError("it is not what the config says: its digest differs")
                 if each.digest and raw.finish() != each.digest:
@@ -327,8 +327,10 @@ class _Unpacking:
             except ImageError as error:
                 raise ImageError(f"layer {each.diff_id[:19]}: {error}", hint=error.hint) from error
 
-    def _fill(self, place: str, tar: streams.Hashed) -> None:
-        layer.unpack(tarball.entries(tar), place, self.owner, self.budget, lambda: self._say("is unpacked"))
+    def _fill(self, place: str, tar: streams.Hashed, *, digested: bool = False) -> None:
+        layer.unpack(
+            tarball.entries(tar, digested=digested), place, self.owner, self.budget, lambda: self._say("is unpacked")
+        )
         tar.finish()
 
     def _require_unchanged(self, raw: streams.Hashed) -> None:

@@ -51,12 +51,20 @@ def shown(path: bytes) -> str:
     return text if len(text) <= 120 else f"{text[:100]}...{text[-16:]}"
 
 
-def entries(stream: Stream) -> Iterator[Entry]:
-    """The entries of the tar archive `stream`, in order. `ImageError` as soon as something is wrong with it."""
+def entries(stream: Stream, *, digested: bool = False) -> Iterator[Entry]:
+    """The entries of the tar archive `stream`, in order. `ImageError` as soon as something is wrong with it.
+
+    When it is `digested`, the caller knows otherwise that it is whole: it may end without a mark, after an entry's
+    content, as the layers of ``umoci insert`` (0.4.7) do.
+    """
     extra: dict[bytes, bytes] = {}
     headers = 0
     while True:
-        header = _exactly(stream, _BLOCK)
+        header = _at_most(stream, _BLOCK)
+        if digested and not header and not extra:
+            return
+        if len(header) < _BLOCK:
+            raise _cut_short()
         if not any(header):
             return
         _require_checksum(header)
@@ -100,19 +108,30 @@ def entries(stream: Stream) -> Iterator[Entry]:
             content.skip()
         except ImageError as error:
             raise ImageError(f"entry {shown(path)}: {error}", hint=error.hint) from error
-        _exactly(stream, -size % _BLOCK)
+        padding = -size % _BLOCK
+        if len(_at_most(stream, padding)) < padding and not digested:
+            raise _cut_short()
         extra, headers = {}, 0
 
 
 def _exactly(stream: Stream, size: int) -> bytes:
+    data = _at_most(stream, size)
+    if len(data) < size:
+        raise _cut_short()
+    return data
+
+
+def _at_most(stream: Stream, size: int) -> bytes:
+    """The next `size` bytes; fewer where it ends."""
     parts = []
-    while size:
-        part = stream.read(size)
-        if not part:
-            raise ImageError("the archive is cut short")
+    while size and (part := stream.read(size)):
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
+
+
+def _cut_short() -> ImageError:
+    return ImageError("the archive is cut short")
 
 
 def _require_checksum(header: bytes) -> None:
