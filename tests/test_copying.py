@@ -451,7 +451,7 @@ def test_a_copy_in_that_was_killed_leaves_nothing_and_one_cut_short_takes_no_pla
 
 def test_an_archive_that_ends_between_two_files_is_not_taken_for_a_whole_one(api: Repository, mine: Path) -> None:
     whole = b"".join(Source.of(str(mine), 1 << 20).archive(lambda count, total: None))
-    target, _ = keeping.sandbox(Project(api.root)._site(lambda text: None), "api")
+    target, _ = keeping.sandbox(Project(api.root)._sources.site(), "api")
     command = (
         Project(api.root)
         .backend("bubblewrap")
