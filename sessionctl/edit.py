@@ -6,14 +6,16 @@ a text that is laid out otherwise is refused with the place, and not half edited
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sessionctl.errors import UsageError
 from sessionctl.model import SessionSpec, WorkspaceSpec
+
+if TYPE_CHECKING:
+    from tomlkit.items import Item
 
 _HEADER = r"^([ \t]*\[\[?[ \t]*(?:sessions|\"sessions\"|'sessions')[ \t]*\.[ \t]*)(?:{0}|\"{0}\"|'{0}')(?=[ \t]*[.\]])"
 
@@ -42,9 +44,15 @@ def renamed(text: str, old: str, new: str) -> str:
 
 def added(text: str, name: str, block: Mapping[str, Any]) -> str:
     """`text` with a block for session `name` at its end; `block`: what JSON can hold but null. `UsageError`."""
+    import tomlkit
+
     wanted = tomllib.loads(text)
     wanted["sessions"] = {**wanted.get("sessions", {}), name: dict(block)}
-    lines = [f"[sessions.{name}]", *(f"{_key(key)} = {_value(value)}" for key, value in block.items())]
+    lines = [f"[sessions.{name}]"]
+    for key, value in block.items():
+        line = tomlkit.document()
+        line.add(key, _item(value))
+        lines.append(tomlkit.dumps(line).rstrip("\n"))
     gap = "" if not text.strip() else "\n" if text.endswith("\n") else "\n\n"
     return _require(
         text + gap + "\n".join(lines) + "\n",
@@ -54,16 +62,22 @@ def added(text: str, name: str, block: Mapping[str, Any]) -> str:
     )
 
 
-def _value(value: Any) -> str:
+def _item(value: Any) -> Item:
+    """`value` on one line."""
+    import tomlkit
+
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
+        table = tomlkit.inline_table()
+        for key, inner in value.items():
+            table.add(key, _item(inner))
+        return table
     if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key, re.ASCII) else _value(key)
+        array = tomlkit.array()
+        for inner in value:
+            array.append(_item(inner))
+        return array
+    item: Item = tomlkit.item(value)
+    return item
 
 
 def block_of(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ ONLY_IN = {
     "sqlite3": {"store.database"},
     "subprocess": {"process"},
     "invoke": {"tasks"},
-    "tomlkit": {"manifest"},
+    "tomlkit": {"edit"},
 }
 PRINTS = {"cli", "render", "hooks", "tasks", "__main__", "entry", "launch"}
 """The doors, and the two scripts that are programs of their own inside a backend."""

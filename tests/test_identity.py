@@ -240,7 +240,7 @@ def test_add_writes_a_block_at_the_end(repository: Repository) -> None:
     assert said.out == "added web to sessions.toml; next: sessionctl plan\n"
     assert (repository.root / "sessions.toml").read_text() == (
         f'{text}\n\n[sessions.web]\nagent = "claude"\ntitle = "a \\"b\\""\n'
-        'workspace = { branch = "w/b", base = "HEAD" }\n'
+        'workspace = {branch = "w/b", base = "HEAD"}\n'
     )
     assert repository.run("show", "web", "--json").json["title"]["value"] == 'a "b"'
     repository.run("add", "plain")
