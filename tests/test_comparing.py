@@ -143,7 +143,7 @@ def test_too_much_is_not_compared_and_what_is_cut_off_is_said(api: Repository, m
         assert found.cut and found.files
     assert not Project(api.root).diff("api").cut
     monkeypatch.setattr(comparing, "_MOST", 1000)
-    with pytest.raises(GitError, match="of files were written, more than the 1.0 KiB that are looked into"):
+    with pytest.raises(GitError, match=r"of files were written, more than the 1\.0 KiB that are looked into"):
         Project(api.root).diff("api")
 
 
