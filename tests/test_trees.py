@@ -38,9 +38,10 @@ def tree(tmp_path: Path) -> Path:
     (root / "setuid").chmod(0o4755)
     os.setxattr(root / "sub", "user.overlay.opaque", b"y")
     os.setxattr(root / "file", "user.note", b"\0binary")
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(os.fspath(root / "socket"))
-    listener.close()
+    here = os.open(root, os.O_PATH)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"/proc/self/fd/{here}/socket")  # the path of a socket has at most 107 bytes
+    os.close(here)
     locked = root / "locked"
     locked.mkdir()
     (locked / "secret").write_bytes(b"s")
