@@ -52,7 +52,9 @@ _WELL_FORMED = " AND ".join(f"json_valid({name}) AND substr({name}, 1, 1) = '{fi
 SELECT = f"SELECT {', '.join(_COLUMNS)}, {_WELL_FORMED} FROM record"
 REPLACE = f"INSERT OR REPLACE INTO record ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 
-_SHOWN = frozenset({"name", "backend", "image", "agent", "title", "tags", "metadata", "state", "protect", "idle_stop"})
+_SHOWN = frozenset(
+    {"name", "backend", "image", "agent", "title", "tags", "metadata", "state", "protect", "idle_stop", "workspace"}
+)
 
 
 class Stored(Mapping[str, Any]):
@@ -72,11 +74,15 @@ class Stored(Mapping[str, Any]):
         return self._data
 
     def __getitem__(self, key: str) -> Any:
-        if key not in _SHOWN:
-            return self._whole()[key]
-        if self._head is None:
-            self._head = json.loads(self.shown)
-        return self._head[key]
+        if key in _SHOWN:
+            if self._head is None:
+                self._head = json.loads(self.shown)
+            if key in self._head:
+                return self._head[key]
+        return self._whole()[key]  # all of it, too, when an earlier release wrote it and showed less
+
+    def __bool__(self) -> bool:
+        return True  # a declaration is never empty, and nothing has to be parsed to know that
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._whole())
