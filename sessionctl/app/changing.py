@@ -30,11 +30,8 @@ def changing(sources: Sources, wait: float = LOCK_WAIT) -> Iterator[Held]:
 
     `LockedError` when another sessionctl holds it for more than `wait` seconds. Not to be entered twice.
     """
-    from sessionctl import moving
-
     held = Held()
     with sources.store.lock(wait):
-        moving.sign(sources.directory, sources.repository)
         sources.forget_readings()
         _sweep(sources)
         try:
@@ -83,11 +80,14 @@ def _mark(sources: Sources) -> str:
 
 def _sweep(sources: Sources) -> None:
     """Finishes, or takes away, what a sessionctl that did not come to its end has left; begins another one."""
+    from sessionctl import moving
+
     try:
         if is_unfinished(sources):
             _finish(sources)
         else:
             os.close(os.open(_mark(sources), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        moving.sign(sources.directory, sources.repository)
     except OSError as error:
         raise StoreError(
             f"{error.filename or _mark(sources)} cannot be changed: {error.strerror}",
