@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sessionctl import beneath, git, process
 from sessionctl.backends import BESIDE
 from sessionctl.errors import GitError, UsageError
-from sessionctl.model import WORKSPACE, Mount, Observed, Workspace
+from sessionctl.model import APART, WORKSPACE, Mount, Observed, Workspace
 from sessionctl.units import size
 from sessionctl.workspace import Standing, load_standing
 
@@ -200,6 +200,7 @@ def _compared(site: Site, target: Observed, one: _Side, two: _Side, *, ignored: 
     words: Mapping[str, Any] = {
         "workspace": WORKSPACE,
         "objects": git.OBJECTS,
+        "apart": APART,
         "base": git.BASE,
         "commit": commit,
         "one": BESIDE if one.workspace is not None else "",

@@ -56,15 +56,21 @@ class Resolved(NamedTuple):
 
 
 def find(start: StrPath, root: StrPath) -> str:
-    """The nearest manifest, from the directory `start` up to and including `root`."""
+    """The nearest manifest, from the directory `start` up to and including `root`.
+
+    One in another repository on the way is not meant: it may be the checkout of a session, which an agent writes.
+    """
     top, directory = os.path.realpath(root), os.path.realpath(start)
-    while os.path.commonpath((top, directory)) == top:
-        file = os.path.join(directory, FILE)
-        if os.path.lexists(file):
-            return file
-        if directory == top:
-            break
+    found = ""
+    while directory != top and os.path.commonpath((top, directory)) == top:
+        if os.path.lexists(os.path.join(directory, ".git")):
+            found = ""
+        elif not found and os.path.lexists(os.path.join(directory, FILE)):
+            found = os.path.join(directory, FILE)
         directory = os.path.dirname(directory)
+    found = found or os.path.join(top, FILE)
+    if os.path.lexists(found):
+        return found
     raise UsageError(f"there is no {FILE} in {start} or above it in the repository", hint="make one: sessionctl init")
 
 

@@ -19,6 +19,7 @@ Status = Literal["running", "stopped", "partial", "gone", "unknown"]
 ISOLATES: Mapping[str, str] = {
     "clone": "a checkout of its own",
     "visible": "a checkout of its own, in a directory of the host",
+    "worktree": "a checkout of its own, in a directory of the host that is a worktree of yours",
     "overlay": "a copy of your checkout",
     "bind": "your own checkout, in which only .git and sessions.toml are read-only",
     "empty": "a directory of its own, without git",
@@ -26,7 +27,7 @@ ISOLATES: Mapping[str, str] = {
 """What an agent works on, and so what it can write of the user's, by kind of workspace (`kind_of`)."""
 
 
-HAS_BRANCH = ("clone", "visible", "overlay")
+HAS_BRANCH = ("clone", "visible", "worktree", "overlay")
 """The kinds of workspace that have a repository and a branch of their own."""
 
 
@@ -37,6 +38,8 @@ def kind_of(workspace: Mapping[str, Any]) -> str:
 
 WORKSPACE = "/workspace"
 """Where the workspace is mounted in every sandbox."""
+APART = "/.sessionctl/repository"
+"""Where a session's repository is when it is not in its workspace, in which a file names this place."""
 HOME = "/home/agent"
 """The home directory in every sandbox."""
 
@@ -150,7 +153,7 @@ class WorkspaceSpec(NamedTuple):
     visible: bool = False
     """Of a clone: whether its files are an ordinary directory of the host."""
     session_dir: str = ""
-    """Of a visible clone: the real path of the directory that its files are put in; empty: the state directory."""
+    """Of a visible clone or a worktree: the real path of the directory that its files are put in; empty: our own."""
 
 
 class FileSpec(NamedTuple):

@@ -228,6 +228,8 @@ def secrets_taken(data: Mapping[str, Any], but: Iterable[str] = ()) -> tuple[str
 def _taken_by_workspace(workspace: Mapping[str, Any]) -> Iterable[str]:
     if workspace["mode"] == "bind":
         yield "workspace.mode: your own checkout, writable but for .git and sessions.toml"
+    if workspace["mode"] == "worktree":
+        yield "workspace.mode: a worktree of your repository: in it, git on the host reads what the agent writes"
     if workspace["mode"] == "overlay":
         yield "workspace.mode: a copy of your checkout, with its untracked and ignored files"
     if workspace.get("session_dir"):

@@ -25,10 +25,11 @@ class Held:
 
 
 @contextmanager
-def changing(sources: Sources, wait: float = LOCK_WAIT) -> Iterator[Held]:
+def changing(sources: Sources, wait: float = LOCK_WAIT, *, listing: bool = True) -> Iterator[Held]:
     """Holds the lock for changes to the project's set of sandboxes, in a world in which nothing is half done.
 
-    `LockedError` when another sessionctl holds it for more than `wait` seconds. Not to be entered twice.
+    `LockedError` when another sessionctl holds it for more than `wait` seconds. Not to be entered twice. With
+    `listing`, git's list of worktrees is that of the sessions afterwards.
     """
     held = Held()
     with sources.store.lock(wait):
@@ -36,6 +37,8 @@ def changing(sources: Sources, wait: float = LOCK_WAIT) -> Iterator[Held]:
         _sweep(sources)
         try:
             yield held
+            if listing:
+                _list_worktrees(sources)
         except BaseException:
             held.unfinished = True
             raise
@@ -55,7 +58,7 @@ def recover(sources: Sources, wait: float = LOCK_WAIT) -> None:
     renaming = os.path.lexists(sources.inside("renames"))
     if not renaming and not is_unfinished(sources):
         return
-    with changing(sources, wait):
+    with changing(sources, wait, listing=False):  # a plan says what is to be done, and then it is done
         if renaming:
             from sessionctl import identity
 
@@ -72,6 +75,20 @@ def begun(sources: Sources, verb: str, sessions: Sequence[str], **data: str) -> 
     operation = snapshots.Operation(sources.site().new_id(), verb, sources.clock(), tuple(sessions), data)
     snapshots.save_operation(sources.directory, operation)
     return operation.id
+
+
+def _list_worktrees(sources: Sources) -> None:
+    """Sessions may have come, gone or moved: those that are worktrees of the repository are listed as that by git."""
+    if not os.path.lexists(sources.inside("worktrees")):
+        return
+    from sessionctl.workspace.worktree import settle
+
+    def branch_of(name: str) -> str:
+        record = sources.store.record(name)
+        known = record is not None and not record.corrupt
+        return str(record.last.data["workspace"]["branch"]) if record is not None and known else ""
+
+    settle(sources.repository, sources.directory, branch_of)
 
 
 def _mark(sources: Sources) -> str:

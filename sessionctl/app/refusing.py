@@ -109,7 +109,11 @@ def _judged(here: _Here, world: World, change: Change, spec: SessionSpec) -> Jud
             if spec.workspace.mode in HAS_BRANCH:
                 declared = here.base(spec.workspace.base)
                 # What an overlay shows belongs to the commit that is checked out.
-                goes_on = _continued(sources.repository, change.record) if spec.workspace.mode == "clone" else ""
+                goes_on = (
+                    _continued(sources.repository, change.record)
+                    if spec.workspace.mode in ("clone", "worktree")
+                    else ""
+                )
                 base = goes_on or declared
         if change.kind == "create" and spec.parent:
             refusals += parent_refused(spec.name, spec.parent, sources.declared, world)
@@ -148,15 +152,35 @@ def _workspace(here: _Here, spec: SessionSpec, owner: tuple[int, int] | None) ->
     declared, repository = spec.workspace, here.sources.repository
     if declared.mode in ("bind", "overlay") and repository.bare:
         return [f"workspace.mode: {repository.root} is a bare repository: it has no checkout"]
+    found = _worktree(repository, declared.branch) if declared.mode == "worktree" else []
     if declared.mode == "bind":
         return mounts.warnings([MountSpec(repository.root, WORKSPACE, "rw")], owner)
     if not declared.session_dir:
-        return []
+        return found
     from sessionctl import workspace
 
     why = mounts.hidden(declared.session_dir, here.ours)
     why = why or workspace.unfit_session_dir(declared.session_dir, repository.project, spec.name)
-    return [f"workspace.session_dir: {declared.session_dir} {why}"] if why else []
+    return [*found, *([f"workspace.session_dir: {declared.session_dir} {why}"] if why else [])]
+
+
+def _worktree(repository: git.Repository, branch: str) -> list[str]:
+    """Why no session can be a worktree of `repository` on `branch`."""
+    from sessionctl.git import worktrees
+
+    if os.path.isdir(os.path.join(repository.common_dir, "reftable")):
+        return ["workspace.mode: worktree needs refs that are files, and this repository keeps them as reftables"]
+    found = []
+    if place := worktrees.elsewhere(repository, branch):
+        found.append(
+            f"workspace.branch: {branch} is checked out in {git.printable(place)}, and git has it in one place only"
+        )
+    for key in git.runs_what_it_finds(repository):
+        found.append(
+            f"workspace.mode: git would run what the agent wrote: {git.printable(key)} names a program in the worktree"
+            " (give it an absolute path, or use mode clone)"
+        )
+    return found
 
 
 def _continued(repository: git.Repository, record: Record | None) -> str:

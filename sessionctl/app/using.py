@@ -190,6 +190,11 @@ def fetch(sources: Sources, name: str) -> git.Fetched:
     command = sources.backend(target.backend).command(target, git.UPLOAD_PACK, inspect=True)
     assert target.made_of is not None
     head = sources.reader.look(target, record, "head")
+    worktree = None
+    if target.made_of.data["workspace"]["mode"] == "worktree":
+        from sessionctl.workspace.worktree import of_session
+
+        worktree = of_session(sources.repository, sources.directory, name)
     fetched = git.fetch(
         sources.repository,
         sources.repository.project,
@@ -198,6 +203,7 @@ def fetch(sources: Sources, name: str) -> git.Fetched:
         command.env,
         target.made_of.data["workspace"]["branch"],
         detached=head.branch is None and head.commit is not None,
+        worktree=worktree,
     )
     # The copy of the base branch that a session begins with is not news.
     moved = tuple(each for each in fetched.moved if _is_news(each, fetched, target.workspace.commit))

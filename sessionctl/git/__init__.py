@@ -1,9 +1,9 @@
 """Git, on the two sides of the wall.
 
 The user's repository is read as files (`finding`, `host`) or by git's plumbing (`resolving`, `fetching`), through
-one `gate` with a scrubbed environment; `configured` has what the user's configuration says. A session's repository
-is hostile: its HEAD and refs are read as files (`heads`), and whatever needs git runs inside an inspection sandbox
-(`inspecting`, `status`). `names` tells what is a name in either.
+one `gate` with a scrubbed environment; `configured` has what the user's configuration says, `worktrees` which of its
+worktrees are sessions. A session's repository is hostile: its HEAD and refs are read as files (`heads`), and whatever
+needs git runs inside an inspection sandbox (`inspecting`, `status`). `names` tells what is a name in either.
 
 This package may not run git on the host with a git directory or work tree that an agent can write, make or change
 workspaces, or print.
@@ -20,14 +20,14 @@ from sessionctl.git.host import HostRefs, host_head, host_refs, host_state, unde
 from sessionctl.git.names import is_ref_name, printable, quoted
 
 if TYPE_CHECKING:
-    from sessionctl.git.configured import HooksDirectory, hooks_directory, identity
+    from sessionctl.git.configured import HooksDirectory, hooks_directory, identity, runs_what_it_finds
     from sessionctl.git.fetching import UPLOAD_PACK, Fetched, fetch, take_in
     from sessionctl.git.inspecting import BASE, OBJECTS, PRIVATE, TIPS, Inside, count, script
     from sessionctl.git.resolving import has_commit, host_count, resolve
     from sessionctl.git.status import blocking, full_status
 
 _LATER = {
-    "configured": ("HooksDirectory", "hooks_directory", "identity"),
+    "configured": ("HooksDirectory", "hooks_directory", "identity", "runs_what_it_finds"),
     "fetching": ("UPLOAD_PACK", "Fetched", "fetch", "take_in"),
     "inspecting": ("BASE", "OBJECTS", "PRIVATE", "TIPS", "Inside", "count", "script"),
     "resolving": ("has_commit", "host_count", "resolve"),
@@ -65,6 +65,7 @@ __all__ = [
     "read_ref",
     "resolve",
     "run",
+    "runs_what_it_finds",
     "script",
     "take_in",
     "under_way",

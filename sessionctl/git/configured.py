@@ -7,6 +7,7 @@ This module may not read a configuration that an agent can write.
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from sessionctl import process
@@ -57,6 +58,27 @@ def hooks_directory(repository: Repository) -> HooksDirectory:
     path = os.path.join(repository.root, path.removesuffix("\0"))
     same = os.path.realpath(path) == os.path.realpath(own)
     return HooksDirectory(own if same else path, "" if same else scope)
+
+
+_PROGRAMS = re.compile(
+    r"core\.fsmonitor|(filter|diff|merge)\..*\.(clean|smudge|process|textconv|command|driver)|diff\.external", re.DOTALL
+)
+
+
+def runs_what_it_finds(repository: Repository) -> tuple[str, ...]:
+    """The settings by which git runs programs out of the checkout that it is called in, by the user's configuration."""
+    extra = {name: os.environ[name] for name in ("XDG_CONFIG_HOME",) if name in os.environ}
+    argv = ("git", f"--git-dir={repository.git_dir}", "config", "--null", "--list", "--includes")
+    listed = os.fsdecode(process.run(argv, env=process.environment(extra)).stdout).split("\0")
+    pairs = (entry.partition("\n") for entry in listed if entry)
+    return tuple(dict.fromkeys(key for key, _, value in pairs if _is_found_there(key, value)))
+
+
+def _is_found_there(key: str, value: str) -> bool:
+    if key == "core.hookspath":
+        return bool(value) and not value.startswith(("/", "~"))
+    program = value.strip().partition(" ")[0].strip("\"'")
+    return bool(_PROGRAMS.fullmatch(key)) and "/" in program and not program.startswith(("/", "~", "$"))
 
 
 def declared_safe(root: str) -> bool:

@@ -5,26 +5,28 @@ This module may not move a branch that would lose a commit by it, or that is che
 
 from __future__ import annotations
 
-import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sessionctl.git.finding import Repository
 from sessionctl.git.gate import run
 from sessionctl.git.names import packed, printable
-from sessionctl.model import WORKSPACE
+from sessionctl.git.worktrees import Worktree, elsewhere, follow, head
+from sessionctl.model import APART, WORKSPACE
 
 # Git waits for ever to read a pipe; an agent may have put one where it looks first.
-_UPLOAD_PACK = """
-cd "$1" || exit
+_UPLOAD_PACK = f"""
+r={APART}
+test -d "$r" || r=$1
+cd "$r" || exit
 if [ -n "$(find -L HEAD packed-refs refs config shallow info -type p 2>/dev/null | head -n 1)" ]; then
     echo "a pipe is in the place of a file of git's" >&2
     exit 1
 fi
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_NO_REPLACE_OBJECTS=1 LC_ALL=C
 exec git -c "safe.directory=*" -c core.hooksPath=/dev/null -c core.fsmonitor=false \\
-    -c core.multiPackIndex=false -c core.commitGraph=false upload-pack --strict "$1"
+    -c core.multiPackIndex=false -c core.commitGraph=false upload-pack --strict "$r"
 """
 UPLOAD_PACK = ("sh", "-c", _UPLOAD_PACK, "sh")
 """What a backend's inspecting ``command`` must run for `fetch`; git appends the repository's path."""
@@ -65,6 +67,7 @@ def fetch(
     branch: str,
     *,
     detached: bool = False,
+    worktree: Worktree | None = None,
     timeout: float | None = 600,
 ) -> Fetched:
     """Fetches all branches of session `name` into ``refs/sessionctl/<project>/heads/<name>/``.
@@ -73,7 +76,8 @@ def fetch(
     parses the pack protocol and checks every object; it does not touch the session's files. With
     `detached`, the session's HEAD is fetched too, as ``…/<name>/HEAD``. What a ref was at before
     stays in its reflog. The host branch `branch` then follows, if that is a fast-forward and it is
-    checked out nowhere; no commit is lost by it and no checkout goes stale. `timeout` in seconds.
+    checked out nowhere but in `worktree`, the session's own, whose index follows too; no commit is lost by it and no
+    checkout goes stale. `timeout` in seconds.
     """
     kept = f"refs/sessionctl/{project}/heads/{name}/"
     before = _heads(repository, kept)
@@ -89,7 +93,7 @@ def fetch(
     )
     after = _heads(repository, kept)
     moved = tuple(sorted(head for head, tip in after.items() if before.get(head) != tip))
-    commit, followed, reason = _follow(repository, name, branch, after.get(branch, ""))
+    commit, followed, reason = _follow(repository, name, branch, after.get(branch, ""), worktree)
     return Fetched(after, moved, branch, commit, followed, reason)
 
 
@@ -106,7 +110,9 @@ def _heads(repository: Repository, prefix: str) -> dict[str, str]:
     return {ref.removeprefix(prefix): tip for ref, tip in packed(listed, (prefix.rstrip("/"),)).items()}
 
 
-def _follow(repository: Repository, name: str, branch: str, new: str) -> tuple[str, bool, str]:
+def _follow(
+    repository: Repository, name: str, branch: str, new: str, worktree: Worktree | None
+) -> tuple[str, bool, str]:
     """Moves the host branch to `new` if nothing can be lost by it: where it is then, whether it moved, and why."""
     ref = f"refs/heads/{branch}"
     common = repository.common_dir
@@ -118,7 +124,7 @@ def _follow(repository: Repository, name: str, branch: str, new: str) -> tuple[s
     if old:
         if run(common, "merge-base", "--is-ancestor", old, new, check=False).code:
             return old, False, f"{branch} was left alone: it has commits that the session's branch has not"
-        for place in _checkouts(common, ref):
+        if place := elsewhere(repository, branch, worktree.tree if worktree else ""):
             return old, False, f"{branch} was left alone: it is checked out in {printable(place)}"
     expected = old or "0" * len(new)
     words = ("update-ref", "-m", f"sessionctl fetch {name}", ref, new, expected)
@@ -126,13 +132,7 @@ def _follow(repository: Repository, name: str, branch: str, new: str) -> tuple[s
     if done.code:
         said = printable(done.stderr.decode("utf-8", "backslashreplace").strip())
         return old, False, f"{branch} was left alone: {said}"
-    return new, True, f"{branch} was {'fast-forwarded' if old else 'created'}"
-
-
-def _checkouts(common_dir: str, ref: str) -> Iterable[str]:
-    place = ""
-    for line in os.fsdecode(run(common_dir, "worktree", "list", "--porcelain").stdout).splitlines():
-        if line.startswith("worktree "):
-            place = line.removeprefix("worktree ")
-        elif line == f"branch {ref}":
-            yield place
+    moved = f"{branch} was {'fast-forwarded' if old else 'created'}"
+    if worktree is not None and head(worktree) == branch and follow(repository, worktree).at != new:
+        moved += "; the index of its worktree was left alone: something is staged there"
+    return new, True, moved

@@ -14,6 +14,9 @@ from sessionctl.beneath import StrPath
 from sessionctl.errors import GitError
 from sessionctl.model import sha256
 
+SESSION_MARK = "sessionctl"
+"""In the administrative directory of a worktree: it is a session's, and its files are an agent's."""
+
 
 class Repository(NamedTuple):
     """A repository of the host."""
@@ -62,6 +65,10 @@ def _repository_at(directory: str) -> Repository | None:
         if not pointer.startswith(b"gitdir: "):
             raise GitError(f"{dot} is not what git wrote", hint=f"see `git -C {shlex.quote(directory)} status`")
         git_dir = os.path.realpath(os.path.join(directory, os.fsdecode(pointer[8:].strip(b"\r\n"))))
+        if os.path.exists(os.path.join(git_dir, SESSION_MARK)):
+            # What lies there an agent has written, a manifest too: the user's own checkout is meant.
+            common = _common_dir(git_dir)
+            return _repository_at(os.path.dirname(common) if os.path.basename(common) == ".git" else common)
         if not _is_git_dir(git_dir):
             raise GitError(
                 f"{dot} points to {git_dir}, which is not a git directory",

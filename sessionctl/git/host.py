@@ -99,12 +99,12 @@ def host_state(repository: Repository) -> GitState:
             return GitState(commit=value.decode() if OBJECT_NAME.fullmatch(value) else None)
         if not is_ref_name(ref):
             raise GitError(f"{repository.git_dir}/HEAD leads to {quoted(value[:40])}")
-        return GitState(ref.removeprefix("refs/heads/"), _host_ref(repository.common_dir, ref))
+        return GitState(ref.removeprefix("refs/heads/"), ref_of_host(repository.common_dir, ref))
     except OSError as error:
         raise GitError(f"{error.filename or repository.git_dir} cannot be read: {error.strerror}") from error
 
 
-def _host_ref(common: str, ref: str) -> str | None:
+def ref_of_host(common: str, ref: str) -> str | None:
     """The object name at a full ref name, loose or packed; None when there is no such ref."""
     try:
         value = read(os.path.join(common, ref), REF_LIMIT).strip()
@@ -118,10 +118,10 @@ def _host_ref(common: str, ref: str) -> str | None:
 
 def under_way(repository: Repository) -> str:
     """What git is in the middle of in this checkout, such as ``rebase``; empty: nothing."""
-    return next((what for what, mark in _UNDER_WAY if os.path.exists(os.path.join(repository.git_dir, mark))), "")
+    return next((what for what, mark in UNDER_WAY if os.path.exists(os.path.join(repository.git_dir, mark))), "")
 
 
-_UNDER_WAY = (
+UNDER_WAY = (
     ("rebase", "rebase-merge"),
     ("rebase", "rebase-apply"),
     ("merge", "MERGE_HEAD"),
@@ -129,3 +129,4 @@ _UNDER_WAY = (
     ("revert", "REVERT_HEAD"),
     ("bisect", "BISECT_LOG"),
 )
+"""What git may be in the middle of, and the name in a checkout's git directory that tells."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from sessionctl import process
 from sessionctl.errors import CommandError
-from sessionctl.model import WORKSPACE
+from sessionctl.model import APART, WORKSPACE
 
 OBJECTS = "/.sessionctl/objects"
 """Where the repository's objects are mounted, read-only, in a sandbox that borrows them."""
@@ -45,7 +45,9 @@ printf '%s\n' "$commit" >"$g/HEAD"
     *) printf '\trepositoryFormatVersion = 0\n' ;;
     esac
 } >"$g/config"
-for store in "$objects" "$workspace/.git/objects"; do
+r=$apart
+if [ ! -d "$r" ]; then r=$workspace/.git; fi
+for store in "$objects" "$r/objects"; do
     if [ -d "$store" ]; then printf '%s\n' "$store"; fi
 done >"$g/objects/info/alternates"
 if [ -f "$base/.git/shallow" ]; then cp "$base/.git/shallow" "$g/shallow"; fi
@@ -56,7 +58,6 @@ if [ -f "$base/.git/shallow" ]; then cp "$base/.git/shallow" "$g/shallow"; fi
 # of the session, and the heads that an unfinished merge or rebase has set aside. Reflogs are given as they
 # stand in files: git follows no link to a directory of them.
 TIPS = r"""
-r=$workspace/.git
 for part in refs packed-refs worktrees; do
     if [ -e "$r/$part" ]; then ln -s "$r/$part" "$g/$part"; fi
 done
@@ -80,10 +81,12 @@ PART_LIMIT = 65536
 def script(body: str, commit: str, since: str = "", tip: str = "") -> tuple[str, ...]:
     """What an `Inside` must run: `body`, in which git has the session's objects in a git directory of ours, ``$g``.
 
-    ``$t`` is an empty directory, ``$commit`` what is checked out; `since` and `tip` are there by their names.
+    ``$r`` is the session's repository, ``$t`` an empty directory, ``$commit`` what is checked out; `since` and `tip`
+    are there by their names.
     """
-    names = "workspace=$1 objects=$2 base=$3 limit=$4 commit=$5 since=$6 tip=$7\n"
-    return ("sh", "-c", names + PRIVATE + body, "sh", WORKSPACE, OBJECTS, BASE, str(PART_LIMIT), commit, since, tip)
+    names = "workspace=$1 objects=$2 apart=$3 base=$4 limit=$5 commit=$6 since=$7 tip=$8\n"
+    words = (WORKSPACE, OBJECTS, APART, BASE, str(PART_LIMIT), commit, since, tip)
+    return ("sh", "-c", names + PRIVATE + body, "sh", *words)
 
 
 # What has done away with commits keeps them here for a while.

@@ -23,8 +23,8 @@ git read-tree -m "$commit"
 cd "$workspace"
 git status --porcelain=v2 -z --no-renames --untracked-files=all --ignored=matching --ignore-submodules=all >"$t/status"
 : >"$t/staged"
-i=$workspace/.git/index
-if [ -f "$i" ] && [ ! -L "$i" ] && [ ! -L "$workspace/.git" ]; then
+i=$r/index
+if [ -f "$i" ] && [ ! -L "$i" ] && [ ! -L "$r" ]; then
     GIT_INDEX_FILE=$i git diff-index --cached --raw -z --no-renames --ignore-submodules=none "$commit" >"$t/staged" ||
         echo "the session's index cannot be read" >&2
 fi

@@ -23,6 +23,7 @@ ENV_BYTES = 96 * 1024
 MEANINGLESS: Mapping[str, tuple[str, ...]] = {
     "clone": ("session_dir",),
     "visible": ("submodules",),
+    "worktree": ("submodules", "visible"),
     "overlay": ("base", "include", "submodules", "visible", "session_dir"),
     "bind": ("branch", "base", "include", "history", "submodules", "lfs", "visible", "session_dir"),
     "empty": ("branch", "base", "include", "history", "submodules", "lfs", "visible", "session_dir"),

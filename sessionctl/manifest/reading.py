@@ -31,14 +31,8 @@ NOT_YET: Mapping[str, frozenset[str]] = {
 _NOT_YET_VALUES: Mapping[str, str] = {
     "network": r"allow",
     "network.mode": r"allow",
-    "workspace.mode": r"worktree",
 }
 """The same for values: what of an enumeration matches."""
-
-_INSTEAD: Mapping[str, str] = {
-    "workspace.mode": 'use mode = "clone" with visible = true; one that exists: sessionctl adopt NAME PATH',
-}
-"""What to use in place of those values."""
 
 _FIELDS: Mapping[str, Iterable[str]] = {
     "": SessionTable.model_fields,
@@ -110,7 +104,7 @@ def _none_of(key: Key, value: str, expected: str) -> Found:
     """`value` is none of those that `expected` has in single quotes."""
     path = ".".join(map(str, key))
     if re.fullmatch(_NOT_YET_VALUES.get(path, ""), value, re.DOTALL):
-        return Found(key, f"{quoted(value)} is not supported yet", _INSTEAD.get(path, ""))
+        return Found(key, f"{quoted(value)} is not supported yet")
     return Found(key, f"expected {expected}, not {quoted(value)}", near(value, re.findall(r"'([^']*)'", expected)))
 
 

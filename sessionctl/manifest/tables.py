@@ -70,10 +70,11 @@ class NetworkTable(Table):
 class WorkspaceTable(Table):
     """The git checkout that the agent works on, at /workspace."""
 
-    mode: Literal["clone", "overlay", "bind", "empty"] = Field(
+    mode: Literal["clone", "worktree", "overlay", "bind", "empty"] = Field(
         default="clone",
-        description="clone: a checkout of its own that borrows the repository's objects; overlay: the same, with a "
-        "copy of what your checkout has beside its commit; bind: your own checkout; empty: no git at all.",
+        description="clone: a checkout of its own that borrows the repository's objects; worktree: the same, in a "
+        "directory that is a worktree of your repository; overlay: as clone, with a copy of what your checkout has "
+        "beside its commit; bind: your own checkout; empty: no git at all.",
     )
     branch: Annotated[str, AfterValidator(rules.branch)] = Field(
         default="agents/{name}", description="Where the session's work lands. {name} is the session's name."
@@ -96,8 +97,8 @@ class WorkspaceTable(Table):
     )
     session_dir: Annotated[str, AfterValidator(rules.session_dir)] = Field(
         default="",
-        description="A new or empty directory that the files of a visible clone are put in, below the session's name. "
-        "{name} is that name. Empty: the state directory.",
+        description="A new or empty directory that the files of a visible clone or a worktree are put in, below the "
+        "session's name. {name} is that name. Empty: the state directory.",
     )
 
 

@@ -126,7 +126,7 @@ def prepare(
     if kind == "bind":
         return bind.prepare(repository, name, directory, standing, owner)
     given = (repository, spec, commit, directory, standing)
-    if kind == "visible":
+    if kind in ("visible", "worktree"):
         return visible.prepare(
             *given, project=project, base_ref=base_ref, owner=owner, identity=identity, progress=progress
         )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 from sessionctl import beneath
 from sessionctl.beneath import StrPath
 from sessionctl.errors import GitError
-from sessionctl.model import WORKSPACE, Workspace, require_name
+from sessionctl.model import APART, WORKSPACE, Workspace, require_name
 
 Owner = tuple[int, int] | None
 """The uid and gid that what a sandbox may write must belong to; None: our own."""
@@ -101,7 +101,8 @@ def layers(workspace: Workspace) -> tuple[str, ...]:
 
 def written(workspace: Workspace) -> tuple[str, ...]:
     """The directories that take what is written inside: the parent of a git directory that lies apart, the upper."""
-    apart = (mount.source for mount in workspace.mounts if mount.path == f"{WORKSPACE}/.git" and mount.writable)
+    places = (f"{WORKSPACE}/.git", APART)
+    apart = (mount.source for mount in workspace.mounts if mount.path in places and mount.writable)
     return (*(os.path.dirname(source) for source in apart), workspace.upper)
 
 

@@ -1,7 +1,7 @@
-"""Mode ``clone`` with ``visible``: a checkout that is an ordinary directory of the host, for an editor to open.
+"""Mode ``clone`` with ``visible``, and mode ``worktree``: a checkout that is an ordinary directory of the host.
 
 Its git directory lies apart, where only the sandbox sees it in place: an editor, or anybody who runs
-git in that directory, finds no repository whose configuration an agent has written.
+git in that directory, finds no repository whose configuration an agent has written: none, or the user's own.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 
 from sessionctl import beneath, git
 from sessionctl.beneath import StrPath
-from sessionctl.model import WORKSPACE, Mount, SessionSpec, Workspace
-from sessionctl.workspace import bases, frozen, places, work
+from sessionctl.model import WORKSPACE, Mount, SessionSpec, Workspace, kind_of
+from sessionctl.workspace import bases, frozen, places, work, worktree
 from sessionctl.workspace.checkout import chown
 from sessionctl.workspace.clone import first_files
 from sessionctl.workspace.include import include
@@ -34,7 +34,10 @@ def prepare(
     """See `workspace.prepare`; `standing` is what the session's work stands on, when there is any."""
     name, declared = spec.name, spec.workspace
     recipe = Recipe(commit, declared.history, False, declared.lfs, identity)
+    kind = kind_of(declared._asdict())
     if standing is None:
+        if kind == "worktree":
+            worktree.announce(directory)
         first = first_files(commit, declared.branch, base_ref)
         with bases.layer(repository, recipe, directory, project, owner, progress) as base:
 
@@ -49,16 +52,16 @@ def prepare(
                     os.mkdir(made)
                 frozen.copy(base.tree, [".git"], apart)
                 frozen.copy(base.tree, (each for each in os.listdir(base.tree) if each != ".git"), tree)
-                os.mkdir(os.path.join(tree, ".git"))  # What the git directory is mounted on.
                 for path, content in first.items():
                     beneath.write(apart, path, content, 0o644, owner)
                 for made in (tree, apart):
                     if owner is not None:
                         chown(made, owner)
                     os.chmod(made, 0o755)
-                mounts = (Mount(os.path.join(final, "repository", ".git"), f"{WORKSPACE}/.git", True), *base.mounts)
+                laid = worktree.mounts if kind == "worktree" else _mounts
+                mounts = laid(fresh, final, tree, owner)
                 marked = project if declared.session_dir else ""
-                return Standing("visible", recipe, Workspace(place, (), "", mounts, commit), (), marked)
+                return Standing(kind, recipe, Workspace(place, (), "", (*mounts, *base.mounts), commit), (), marked)
 
             standing = work.begin(directory, name, owner, fill)
     if standing.project:  # in a directory of the user's, under the name that the session had when it was made
@@ -69,3 +72,9 @@ def prepare(
         standing = standing._replace(included=standing.included + missing)
         save_standing(directory, name, standing)
     return standing.workspace
+
+
+def _mounts(fresh: str, final: str, tree: str, owner: Owner) -> tuple[Mount, ...]:
+    """Makes what the git directory, which has its place in the work `final`, is mounted on in the files `tree`."""
+    places.give(os.path.join(tree, ".git"), 0o755, owner)
+    return (Mount(os.path.join(final, "repository", ".git"), f"{WORKSPACE}/.git", True),)
