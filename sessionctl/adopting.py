@@ -40,6 +40,8 @@ def require_clear(host: git.Repository, path: StrPath, ours: Mapping[str, str]) 
     if why:
         raise UsageError(f"{real} {why}")
     found = git.find_repository(real)
+    if not f"{real}/".startswith(f"{found.root}/"):
+        raise UsageError(f"{real} is the checkout of a session", hint="see sessionctl fork")
     if found.bare:
         raise UsageError(f"{found.root} is a bare repository: it has no files to take on")
     if found.root != real:

@@ -62,7 +62,9 @@ def find(start: StrPath, root: StrPath) -> str:
     """
     top, directory = os.path.realpath(root), os.path.realpath(start)
     found = ""
-    while directory != top and os.path.commonpath((top, directory)) == top:
+    if os.path.commonpath((top, directory)) != top:
+        raise _no_manifest(start)
+    while directory != top:
         if os.path.lexists(os.path.join(directory, ".git")):
             found = ""
         elif not found and os.path.lexists(os.path.join(directory, FILE)):
@@ -71,7 +73,11 @@ def find(start: StrPath, root: StrPath) -> str:
     found = found or os.path.join(top, FILE)
     if os.path.lexists(found):
         return found
-    raise UsageError(f"there is no {FILE} in {start} or above it in the repository", hint="make one: sessionctl init")
+    raise _no_manifest(start)
+
+
+def _no_manifest(start: StrPath) -> UsageError:
+    return UsageError(f"there is no {FILE} in {start} or above it in the repository", hint="make one: sessionctl init")
 
 
 def resolve(

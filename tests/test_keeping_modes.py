@@ -9,7 +9,7 @@ import pytest
 
 from tests.command import Repository
 
-KEPT = ('mode = "clone"', 'mode = "clone"\nvisible = true', 'mode = "overlay"')
+KEPT = ('mode = "clone"', 'mode = "clone"\nvisible = true', 'mode = "worktree"', 'mode = "overlay"')
 READ = "git log -1 --format=%s; cat src/main.py untracked .env ~/conversation; git status --porcelain"
 
 

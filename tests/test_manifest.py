@@ -208,7 +208,7 @@ def test_variables_keep_the_case_of_names_that_are_the_users(root: Path, monkeyp
         ('protect="true"', "--set: protect: expected true or false"),
         ("protect=true\ncount = 3", "is not a TOML value"),
         ("tags=" + "[" * 5000, "is not a TOML value"),
-        ("workspace.mode=worktree", "--set: workspace.mode: 'worktree' is not supported yet"),
+        ("network.mode=allow", "--set: network.mode: 'allow' is not supported yet"),
         ("protect", "--set: 'protect' is not KEY=VALUE"),
         ("=x", '--set: "": unknown key'),
         ("title=\udc80", "--set: title"),
@@ -371,7 +371,7 @@ def test_the_schema_accepts_every_valid_manifest_and_refuses_wrong_shapes(root: 
         "version = 1\n[sessions.a]\nlimits = { pids = 1 }",
         "version = 1\n[sessions.a]\nfiles = [{ path = '~/a' }]",
         "version = 1\n[sessions.a]\nfiles = [{ path = '/a', content = '' }]",
-        "version = 1\n[sessions.a]\nworkspace = { mode = 'worktree' }",
+        "version = 1\n[sessions.a]\nworkspace = { mode = 'worktree', visible = true, source = 'x' }",
     ):
         assert not validator.is_valid(tomllib.loads(text)), text
         problems(root, text)

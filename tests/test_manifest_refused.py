@@ -86,7 +86,6 @@ workspace.base = "main"
         'agent = { name = "claude", model = "x" }',
         'agent = { name = "claude", prompt = "x" }',
         'agent = { name = "claude", args = ["x"] }',
-        'workspace = { mode = "worktree" }',
         'workspace = { source = "x" }',
         'files = [{ path = "/etc/x", content = "" }]',
     ],

@@ -138,7 +138,9 @@ def test_root_cannot_bind_what_its_sandboxes_cannot_write(repository: Repository
     assert "cannot write" in repository.apply("--allow-host", code=2).out
 
 
-@pytest.mark.parametrize("workspace", ['mode = "bind"', 'mode = "overlay"', 'visible = true, session_dir = "../x"'])
+@pytest.mark.parametrize(
+    "workspace", ['mode = "bind"', 'mode = "overlay"', 'mode = "worktree"', 'visible = true, session_dir = "../x"']
+)
 def test_what_reaches_the_host_is_asked_for(repository: Repository, workspace: str) -> None:
     declare(repository, workspace)
     if ROOT and "bind" in workspace:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from sessionctl.app.sources import LOCK_WAIT, Sources
-from sessionctl.errors import StoreError
+from sessionctl.errors import GitError, StoreError
 from sessionctl.plugins import DEFAULT_BACKEND
 from sessionctl.store import UNFINISHED
 
@@ -58,11 +58,15 @@ def recover(sources: Sources, wait: float = LOCK_WAIT) -> None:
     renaming = os.path.lexists(sources.inside("renames"))
     if not renaming and not is_unfinished(sources):
         return
-    with changing(sources, wait, listing=False):  # a plan says what is to be done, and then it is done
+    with changing(sources, wait, listing=False) as held:
         if renaming:
             from sessionctl import identity
 
             identity.recover(sources.directory, sources.store, sources.backend)
+        try:
+            _list_worktrees(sources)
+        except GitError:
+            held.unfinished = True  # whoever changes something next says why; plans need no list
     sources.forget_declared()
 
 
@@ -88,7 +92,13 @@ def _list_worktrees(sources: Sources) -> None:
         known = record is not None and not record.corrupt
         return str(record.last.data["workspace"]["branch"]) if record is not None and known else ""
 
-    settle(sources.repository, sources.directory, branch_of)
+    try:
+        settle(sources.repository, sources.directory, branch_of)
+    except OSError as error:
+        raise GitError(
+            f"{error.filename or sources.repository.common_dir} cannot be changed: {error.strerror}",
+            hint="the sessions are as they should be; git's list of worktrees follows with the next change",
+        ) from error
 
 
 def _mark(sources: Sources) -> str:

@@ -32,6 +32,12 @@ def silent(text: str) -> None:
     """The `progress` of what is done without telling."""
 
 
+def _in(repository: git.Repository, start: str) -> str:
+    """`start`; from the checkout of a session, which the repository leads to from elsewhere, its top."""
+    below = f"{os.path.realpath(start)}/".startswith(f"{repository.root.rstrip('/')}/")
+    return start if below else repository.root
+
+
 class Sources:
     """One repository, its manifest, the tool's settings, the state that is kept of it, and its backends.
 
@@ -53,7 +59,7 @@ class Sources:
         self.flags = dict(flags or {})
         self.overrides = tuple(overrides)
         self.clock = clock
-        self._start = os.fspath(start)
+        self._start = _in(self.repository, os.fspath(start))
         self._backends: dict[str, Backend] = {}
         self._probed: dict[str, Sequence[Refusal]] = {}
 
