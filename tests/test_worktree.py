@@ -72,6 +72,17 @@ def test_git_lists_a_session_and_its_branch_follows_a_fetch(repository: Reposito
     assert repository.inside("api", "cat by-hand").out == "from an editor\n"
 
 
+def test_a_fetch_that_was_killed_before_the_index_followed_is_finished(repository: Repository) -> None:
+    make(repository, "api")
+    repository.inside("api", "echo b >a.txt && git commit -qam second")
+    repository.run("fetch", "api")
+    place = tree(repository)
+    git(repository.root, "update-ref", "refs/heads/agents/api", "agents/api~1")
+    assert host(place, "status", "--short") == "M  a.txt"
+    repository.run("stop", "api")
+    assert host(place, "status", "--short") == "M a.txt"
+
+
 def test_nothing_inside_reaches_what_git_on_the_host_reads(repository: Repository) -> None:
     make(repository, "api")
     place = tree(repository)
@@ -153,25 +164,26 @@ def test_the_list_is_that_of_the_sessions_whatever_becomes_of_them(repository: R
     make(repository, "api", "web")
     repository.run("rename", "api", "core")
     assert expected(repository, core="agents/api", web="agents/web")
-    repository.run("fork", "core", "twin")
-    assert expected(repository, core="agents/api", web="agents/web", twin="agents/twin")
-    assert (tree(repository, "core") / ".git").read_bytes() != (tree(repository, "twin") / ".git").read_bytes()
+    before = (tree(repository, "core") / ".git").read_bytes()
+    repository.run("fork", "core", "a-twin")
+    assert expected(repository, core="agents/api", web="agents/web", **{"a-twin": "agents/a-twin"})
+    assert (tree(repository, "core") / ".git").read_bytes() == before
 
     repository.run("snapshot", "core")
     repository.inside("core", "echo lost >a.txt; git commit -qam lost")
     repository.run("restore", "core", "--yes")
-    assert expected(repository, core="agents/api", web="agents/web", twin="agents/twin")
+    assert expected(repository, core="agents/api", web="agents/web", **{"a-twin": "agents/a-twin"})
     assert host(tree(repository, "core"), "status", "--short") == ""
 
-    for name in ("core", "web", "twin"):
+    for name in ("core", "web", "a-twin"):
         repository.run("stop", name)
     repository.declare("")
     repository.run("prune", "--yes", "--idle", "0s")
     assert listed(repository) == {}
     assert not (repository.root / ".git" / "worktrees").exists()
     repository.run("undo")
-    assert expected(repository, core="agents/api", web="agents/web", twin="agents/twin")
-    assert host(tree(repository, "twin"), "status", "--short", "--branch") == "## agents/twin"
+    assert expected(repository, core="agents/api", web="agents/web", **{"a-twin": "agents/a-twin"})
+    assert host(tree(repository, "a-twin"), "status", "--short", "--branch") == "## agents/a-twin"
 
 
 def test_a_branch_that_is_declared_anew_is_checked_out(repository: Repository) -> None:
