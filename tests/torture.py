@@ -36,7 +36,7 @@ from tests.leftovers import Watch, descendants, sandboxes
 
 ROOT = Path(__file__).parents[1]
 SESSIONS = ("s0", "s1", "s2", "s3", "s4")
-_MODES = {"s3": 'mode = "empty"', "s4": "visible = true"}
+_MODES = {"s2": 'mode = "worktree"', "s3": 'mode = "empty"', "s4": "visible = true"}
 """Of the sessions that do not work in the usual mode. A session's mode does not change."""
 _MOST = 9
 """Sessions at a time, forks too: more only take longer."""
@@ -175,6 +175,7 @@ class Torture:
         """Makes sessions, by default the five."""
         self.declared = dict.fromkeys(names, "")
         self._declare()
+        self._run(("trust", "--yes"))
         self.command("apply", "--yes")
         for name in names:
             self.inside(name, "echo begin > work; echo mine > ~/mine; echo secret > .env")
@@ -303,6 +304,7 @@ class Torture:
             raise Lost(self._told(f"commits of the host repository that nothing leads to: {sorted(gone)[:10]}"))
         self._require_named()
         self._require_ground()
+        self._require_worktrees()
         if strays := self.watch.strays(self.repository):
             raise Lost(self._told(f"left behind: {strays}"))
 
@@ -335,6 +337,20 @@ class Torture:
                 raise Lost(self._told(f"{layer} is gone, and something stands on it"))
             for repository, ref in json.loads((place / "mark").read_text())["pins"]:
                 git(Path(repository), "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}")
+
+    def _require_worktrees(self) -> None:
+        """Git on the host has a worktree for each session that is one, and for no other."""
+        if (Path(self.state) / "unfinished").exists():
+            return  # the next command finishes what a killed one has left
+        wanted = set()
+        for name in self.there():
+            standing = workspace.load_standing(self.state, name)
+            if standing is not None and standing.mode == "worktree" and os.path.isdir(standing.workspace.upper):
+                wanted.add(standing.workspace.upper)
+        lines = git(self.repository.root, "worktree", "list", "--porcelain").splitlines()
+        there = {line.removeprefix("worktree ") for line in lines if line.startswith("worktree ")}
+        if there - {str(self.repository.root)} != wanted:
+            raise Lost(self._told(f"git's worktrees are {sorted(there)}, and not {sorted(wanted)}"))
 
     def _told(self, what: str) -> str:
         shown = "\n".join(
@@ -563,8 +579,12 @@ class Torture:
         before = self.held()
         root = self.repository.root
         git(root, "reset", "-q", "--hard", git(root, "rev-list", "--max-parents=0", "HEAD"))
-        for branch in git(root, "for-each-ref", "--format=%(refname:short)", "refs/heads/agents").split():
-            git(root, "branch", "-qD", branch)
+        for line in git(
+            root, "for-each-ref", "--format=%(refname:short) %(worktreepath)", "refs/heads/agents"
+        ).splitlines():
+            branch, _, checked_out = line.partition(" ")
+            if not checked_out:
+                git(root, "branch", "-qD", branch)
         git(root, "reflog", "expire", "--expire=now", "--all")
         git(root, "gc", "-q", "--prune=now")
         self._done(("git gc --prune=now",), Said(0, "", ""))
@@ -587,7 +607,7 @@ def _item(session: str, part: str, path: str, content: str) -> Iterator[Item]:
 
 
 def _is_ours(part: str, path: str) -> bool:
-    return path.startswith("/scratch/") or any(each in part + path for each in _OURS)
+    return part + path == "work/tree/.git" or path.startswith("/scratch/") or any(each in part + path for each in _OURS)
 
 
 def run(repository: Repository, seed: int, operations: int, *, until: float = float("inf")) -> Torture:
