@@ -15,7 +15,8 @@ from typing import NamedTuple
 from sessionctl import beneath, git, lifetime, process, snapshots, switching, trees, workspace
 from sessionctl.errors import CommandError, ConflictError, SessionctlError, StoreError, UsageError
 from sessionctl.history import explained
-from sessionctl.model import Declaration, GitState, Observed, Record, SessionSpec, require_name
+from sessionctl.model import Declaration, GitState, Observed, Record, SessionSpec, require_name, sandbox_of
+from sessionctl.plugins import DEFAULT_BACKEND
 from sessionctl.site import Site
 from sessionctl.snapshots import PART, PARTS, By, Operation, Snapshot
 from sessionctl.switching import Switch
@@ -68,12 +69,11 @@ def take(site: Site, name: str, *, message: str = "", quiesce: str = "") -> Snap
 def sandbox(site: Site, name: str) -> tuple[Observed, Record | None]:
     """The ready sandbox of a session, and its record; `UsageError` when there is none."""
     record = site.store.record(require_name(name))
-    backend = site.backend(record.backend if record is not None and record.backend else "bubblewrap")
-    ready = [each for each in backend.observe(session=name) if each.status != "partial"]
-    if not ready:
+    backend = site.backend(record.backend if record is not None and record.backend else DEFAULT_BACKEND)
+    found = sandbox_of(backend.observe(session=name), record)
+    if found is None:
         raise UsageError(f"{name} has no sandbox", hint="run `sessionctl apply`")
-    best = max(ready, key=lambda o: (o.status == "running", record is not None and o.id == record.sandbox, o.id))
-    return best, record
+    return found, record
 
 
 def _described(

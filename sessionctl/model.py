@@ -532,6 +532,19 @@ class Observed(NamedTuple):
     """Declared limits, such as ``memory``, that do not hold here as they are declared."""
 
 
+def sandbox_of(observed: Iterable[Observed], record: "Record | None") -> Observed | None:
+    """Of what was `observed` of one session, the sandbox that is it; None when none is whole.
+
+    What runs is the session: after a replace that failed in its setup the record still names the one before.
+    """
+    ready = [each for each in observed if each.status != "partial"]
+    return max(
+        ready,
+        key=lambda each: (each.status == "running", record is not None and each.id == record.sandbox, each.id),
+        default=None,
+    )
+
+
 def host_path(observed: Observed | None) -> str | None:
     """The directory of the host in which a sandbox's workspace can be opened; None when there is none."""
     stands_on = observed.workspace if observed is not None else None

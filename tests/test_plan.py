@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sessionctl.diff import diff
-from sessionctl.model import Declaration, GitState, Merged, Observed, Record, World
+from sessionctl.model import Declaration, GitState, Merged, Observed, Record, World, sandbox_of
 from sessionctl.plan import Policy, plan, taken
 from tests.worlds import (
     BASE,
@@ -557,3 +557,15 @@ def test_apply(intent: str) -> None:
 def test_prune(intent: str) -> None:
     found, expected = PRUNED[intent]
     assert found == expected
+
+
+def test_the_sandbox_of_a_session_is_what_runs_then_what_is_recorded_then_the_newest() -> None:
+    seen = [sandbox(A, "stopped", id="1"), sandbox(A, "stopped", id="2"), sandbox(None, "partial", id="3")]
+    chosen = [
+        sandbox_of([*seen, sandbox(A, id="0")], record(A, "2")),
+        sandbox_of(seen, record(A, "1")),
+        sandbox_of(seen, record(A, "3")),
+        sandbox_of(seen, None),
+        sandbox_of(seen[2:], record(A, "3")),
+    ]
+    assert [each.id if each is not None else "" for each in chosen] == ["0", "1", "2", "2", ""]

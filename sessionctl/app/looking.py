@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sessionctl.app import remembering
 from sessionctl.diff import Change, diff
 from sessionctl.errors import BackendError, UsageError
-from sessionctl.model import GitState, Observed, Record, Status, World, is_name, require_name
+from sessionctl.model import GitState, Observed, Record, Status, World, is_name, require_name, sandbox_of
 from sessionctl.plugins import DEFAULT_BACKEND
 
 if TYPE_CHECKING:
@@ -101,15 +101,13 @@ def sandbox(sources: Sources, name: str) -> tuple[Observed, Record | None]:
     require_name(name)
     record = sources.store.record(name)
     backend = record.backend if record is not None and record.backend else DEFAULT_BACKEND
-    found = [o for o in sources.backend(backend).observe(session=name) if o.status != "partial"]
-    if not found:
+    found = sandbox_of(sources.backend(backend).observe(session=name), record)
+    if found is None:
         known = {*sources.store.records(), *sources.declared_if_any}
         if name in known:
             raise UsageError(f"{name} has no sandbox", hint="run `sessionctl apply`")
         raise unknown(name, {*known, *sources.declared})  # a manifest that cannot be read is the better answer
-    # What runs is the session: after a replace that failed in its setup the record still names the one before.
-    best = max(found, key=lambda o: (o.status == "running", record is not None and o.id == record.sandbox, o.id))
-    return best, record
+    return found, record
 
 
 def unknown(name: str, known: Iterable[str]) -> UsageError:
