@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sessionctl import git, workspace
+from sessionctl import git, lifetime, workspace
 from sessionctl.beneath import StrPath
 from sessionctl.errors import ConflictError, GitError, UsageError
 from sessionctl.model import Declaration, Record, SessionSpec
@@ -74,6 +74,7 @@ def adopt(site: Site, spec: SessionSpec, checkout: git.Repository) -> tuple[Reco
     now = site.clock()
     backend = site.backend(spec.backend)
     record = Record(name, "", spec.backend, Declaration.of(spec), commit, created_at=now, last_active=now)
+    record = lifetime.counted(record, None, now)
     # First of all: whatever ends this half-way, it is known whose the files are.
     site.store.save(record)
     try:

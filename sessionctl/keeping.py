@@ -300,9 +300,8 @@ def _bring(
         git=snapshot.git,
         created_at=before.created_at if before else snapshot.created_at,
         last_active=now,
-        expires_at=lifetime.expires_at(made_of, before, now),
-        idle_set=lifetime.idle_set(made_of, before, now),
     )
+    after = lifetime.counted(after, before, now)
     if record is None:
         # Before there are files again: whatever ends this half-way, it is known whose they are.
         site.store.save(after)
@@ -475,18 +474,9 @@ def fork(site: Site, name: str, new: str, snapshot: Snapshot | None = None) -> R
         protect=False,
         workspace=old.workspace._replace(branch=f"agents/{new}" if old.workspace.branch else ""),
     )
-    now, declaration = site.clock(), Declaration.of(spec)
-    made = Record(
-        session=new,
-        sandbox="",
-        backend=told.backend,
-        last=declaration,
-        base=told.base,
-        created_at=now,
-        last_active=now,
-        expires_at=lifetime.expires_at(declaration, None, now),
-        idle_set=lifetime.idle_set(declaration, None, now),
-    )
+    now = site.clock()
+    made = Record(new, "", told.backend, Declaration.of(spec), told.base, created_at=now, last_active=now)
+    made = lifetime.counted(made, None, now)
     # First of all: whatever ends this half-way, it is known whose the files are.
     site.store.save(made)
     try:

@@ -31,6 +31,11 @@ def idle_set(declared: Declaration, before: Record | None, now: float) -> float 
     return now
 
 
+def counted(record: Record, before: Record | None, now: float) -> Record:
+    """`record`, which is written `now` where `before` was, with the times that what it declares counts from."""
+    return record._replace(expires_at=expires_at(record.last, before, now), idle_set=idle_set(record.last, before, now))
+
+
 def expired(declared: Declaration | None, record: Record | None, now: float) -> str:
     """Why a session may be pruned although it is declared; empty when its time is not up, or another was declared."""
     if record is None or record.corrupt or record.expires_at is None or now < record.expires_at:

@@ -268,9 +268,8 @@ class _Steps:
             created_at=before.created_at if before else now,
             # What is started is not idle for as long as it was before: the next apply would stop it again.
             last_active=before.last_active if before and not any(a.verb == "start" for a in lane.actions) else now,
-            expires_at=lifetime.expires_at(declared, before, now),
-            idle_set=lifetime.idle_set(declared, before, now),
         )
+        after = lifetime.counted(after, before, now)
         with site.store.writing():
             if site.store.save(after):
                 event = "git" if again else change.kind

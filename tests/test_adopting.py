@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sessionctl.store import Store
 from tests.command import Repository, git
 
 Kind = str
@@ -89,6 +90,15 @@ def test_one_that_is_declared_goes_on_as_declared(repository: Repository) -> Non
         "set up\ntopic\nstaged first\n"
     )
     assert repository.run("plan", "--exit-code").out.startswith("In sync")
+
+
+def test_its_time_runs_from_when_it_was_taken_on(repository: Repository) -> None:
+    place = made(repository, "worktree")
+    repository.declare('[sessions.fix]\nttl = "1h"\nidle_stop = "30m"\n')
+    repository.run("adopt", "fix", str(place))
+    record = Store(str(repository.state)).record("fix")
+    assert record is not None
+    assert (record.expires_at, record.idle_set) == (record.created_at + 3600, record.created_at)
 
 
 def test_its_work_counts_as_work(repository: Repository) -> None:

@@ -182,13 +182,9 @@ class Site:
                 was = self.record
                 last = _made(self.sandboxes[sandbox_id])
                 assert last.digests == self.declared.digests, "recorded before it was so"
-                self.record = record(
-                    self.declared,
-                    sandbox_id,
-                    setup=was.setup if was else "",
-                    expires_at=lifetime.expires_at(self.declared, was, NOW),
-                    idle_set=lifetime.idle_set(self.declared, was, NOW),
-                )._replace(last_active=NOW if was is None or self.starts else was.last_active)
+                now = record(self.declared, sandbox_id, setup=was.setup if was else "")
+                now = now._replace(last_active=NOW if was is None or self.starts else was.last_active)
+                self.record = lifetime.counted(now, was, NOW)
             case "forget":
                 assert not self.sandboxes and not self.work
                 self.record = None

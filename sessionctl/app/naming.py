@@ -90,12 +90,8 @@ def adopt(sources: Sources, name: str) -> None:
         state, now = sources.reader.look(target, None, "full"), sources.clock()
         base = target.workspace.commit if target.workspace is not None else ""
         record = Record(name, target.id, target.backend, target.made_of, base, "", state, now, now)
-        record = record._replace(
-            expires_at=lifetime.expires_at(target.made_of, None, now),
-            idle_set=lifetime.idle_set(target.made_of, None, now),
-        )
         with sources.store.writing():
-            sources.store.save(record)
+            sources.store.save(lifetime.counted(record, None, now))
             sources.store.note(name, "adopt", git=state, reason="a stray", sandbox=target.id)
 
 
