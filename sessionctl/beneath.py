@@ -294,6 +294,28 @@ def publish(path: str, data: bytes, mode: int = 0o600) -> None:
         os.close(directory)
 
 
+def sync_directory(directory: str) -> None:
+    """Returns when the disk holds which names are in `directory`, one of our own; not what is in them."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_filesystem(directory: str) -> None:
+    """Returns when the disk holds all of the file system of `directory`; an `OSError` when it does not."""
+    import ctypes  # Only who makes something large pays for it.
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if libc.syncfs(fd) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), directory)
+    finally:
+        os.close(fd)
+
+
 def temporary() -> str:
     """A name for what is not whole yet. `sweep` takes away what a crash has left of such."""
     return f".sessionctl-{os.urandom(8).hex()}"

@@ -54,7 +54,7 @@ def take(site: Site, name: str, *, message: str = "", quiesce: str = "") -> Snap
             taken = taken._replace(git=_read(site, target, record))
             parts = _copied(site, target, made)
         _verify(site, name, made, parts)
-        _settle(site.directory)
+        beneath.sync_filesystem(site.directory)
         taken = taken._replace(parts=parts)
         snapshots.publish(site.directory, made, taken)
     except OSError as error:
@@ -158,11 +158,6 @@ def _copy(part: PART, source: str, target: str, watch: trees.Watcher) -> trees.M
     return trees.copy(source, target, without=_without(part), on=watch)
 
 
-def _settle(directory: str) -> None:
-    """Returns when everything on the file system of `directory` is on the disk."""
-    process.run(("sync", "-f", directory))
-
-
 class _Watch:
     """Says how far copying has come, now and then."""
 
@@ -238,7 +233,7 @@ def restore(site: Site, name: str, snapshot: Snapshot, parts: Sequence[PART] = P
                     f"the {snapshots.SHOWN[part]} of snapshot {snapshot.id} is not what it was when it was made",
                     hint="nothing was changed; look at the disk: dmesg | tail",
                 )
-        _settle(site.directory)
+        beneath.sync_filesystem(site.directory)
         sources: dict[PART, str] = {part: f"snapshots/{name}/{os.path.basename(staged)}/{part}" for part in wanted}
         snapshots.save_operation(site.directory, operation)
         return _bring(site, name, snapshot, wanted, sources, operation.id, None)
@@ -426,7 +421,7 @@ def _with_checkout(site: Site, rescue: Snapshot) -> Snapshot:
         beneath.remove_tree(copied)  # of one that was killed
         if trees.copy(standing.workspace.upper, copied) != trees.measure(copied):
             raise StoreError(f"the copy of {standing.workspace.upper} is not what was copied", hint="look at the disk")
-        _settle(site.directory)
+        beneath.sync_filesystem(site.directory)
     except OSError as error:
         raise _unwritten(error) from error
     standing = standing._replace(project="", workspace=standing.workspace._replace(upper=copied))

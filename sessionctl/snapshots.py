@@ -135,7 +135,7 @@ def publish(directory: str, made: str, snapshot: Snapshot) -> None:
     beneath.publish(os.path.join(made, "snapshot.json"), json.dumps(snapshot.data()).encode())
     if made != final:
         os.rename(made, final)
-    _sync(os.path.dirname(final))
+    beneath.sync_directory(os.path.dirname(final))
 
 
 def begin(directory: str, snapshot: Snapshot) -> str:
@@ -152,7 +152,7 @@ def begin(directory: str, snapshot: Snapshot) -> str:
 def finish(made: str) -> None:
     """Makes what was begun at the place `made`, and into which its parts were moved, a snapshot."""
     os.rename(os.path.join(made, _BEGUN), os.path.join(made, "snapshot.json"))
-    _sync(made)
+    beneath.sync_directory(made)
 
 
 def of_session(directory: str, session: str) -> list[Snapshot]:
@@ -299,14 +299,6 @@ def _names(directory: str) -> list[str]:
         return []
     except OSError as error:
         raise StoreError(f"{directory} cannot be read: {error.strerror}", hint="it holds what was kept") from error
-
-
-def _sync(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 # --- operations --------------------------------------------------------------------------------

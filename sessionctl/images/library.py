@@ -11,7 +11,6 @@ Nothing that runs sees these directories but read-only. This module may not deci
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
@@ -360,7 +359,7 @@ def _new(directory: str, name: str) -> Iterator[str]:
     os.mkdir(place, 0o700)
     try:
         yield place
-        _sync(place)
+        beneath.sync_filesystem(place)  # before it has the name of one that is whole
         os.rename(place, _layer(directory, name))
     finally:
         beneath.remove_tree(place)
@@ -377,15 +376,6 @@ def _whole(content: streams.Section) -> bytes:
 
 def _member(entry: tarball.Entry) -> str:
     return formats.normal(os.fsdecode(entry.path))
-
-
-def _sync(directory: str) -> None:
-    """Has the disk hold what is in `directory` before anything says that it is whole."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        ctypes.CDLL(None).syncfs(fd)
-    finally:
-        os.close(fd)
 
 
 def _changed() -> ImageError:

@@ -127,7 +127,7 @@ class Database:
                     connection.close()
                 with suppress(FileExistsError, FileNotFoundError):  # made, or swept away, by another process
                     os.link(temporary, self._path)  # unlike a rename, this never replaces another one's
-                _sync(self._directory)
+                beneath.sync_directory(self._directory)
             finally:
                 with suppress(FileNotFoundError):
                     os.unlink(temporary)
@@ -216,14 +216,6 @@ def _migrate(connection: sqlite3.Connection) -> int:
     finally:
         if connection.in_transaction:
             connection.rollback()
-
-
-def _sync(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _decoded(raw: bytes) -> str | bytes:

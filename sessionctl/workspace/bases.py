@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from sessionctl import beneath, git, process
+from sessionctl import beneath, git
 from sessionctl.beneath import StrPath
 from sessionctl.errors import GitError, UsageError
 from sessionctl.model import Mount, is_name
@@ -109,7 +109,7 @@ def _make(
         if owner is not None:
             checkout.chown(tree, owner)
         # The mark must not survive a power cut that the files do not: every session here stands on them.
-        process.run(["sync", "-f", place])
+        _settle(place)
         mounts = [[mount.source.removeprefix(f"{place}/"), mount.path] for mount in lent.mounts]
         mark = {"mounts": mounts, "pins": lent.pins}
         beneath.publish(os.path.join(place, "mark"), json.dumps(mark).encode())
@@ -118,6 +118,13 @@ def _make(
         beneath.remove_tree(place)
         raise
     return Base(tree, tuple(lent.mounts))
+
+
+def _settle(place: str) -> None:
+    try:
+        beneath.sync_filesystem(place)
+    except OSError as error:
+        raise GitError(f"{place} cannot be written: {error.strerror}", hint="make room, and try again") from error
 
 
 def _pins(place: str) -> list[list[str]]:
