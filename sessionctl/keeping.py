@@ -8,8 +8,8 @@ hold the project's lock.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from sessionctl import beneath, git, lifetime, process, snapshots, switching, trees, workspace
@@ -47,8 +47,7 @@ def take(site: Site, name: str, *, message: str = "", quiesce: str = "") -> Snap
     _require_ours(site, target)
     if quiesce:
         _quieten(site, target, quiesce)
-    made = _fresh(site, name)
-    try:
+    with _staged(site, name) as made:
         taken = _described(site, target, record, by="person", message=message, operation="")
         with site.backend(target.backend).paused(target):
             taken = taken._replace(git=_read(site, target, record))
@@ -57,10 +56,6 @@ def take(site: Site, name: str, *, message: str = "", quiesce: str = "") -> Snap
         beneath.sync_filesystem(site.directory)
         taken = taken._replace(parts=parts)
         snapshots.publish(site.directory, made, taken)
-    except OSError as error:
-        raise _unwritten(error) from error
-    finally:
-        beneath.remove_tree(made)
     with site.store.writing():
         site.store.note(name, "snapshot", git=taken.git, snapshot=taken.id, size=taken.size, message=message)
     return taken
@@ -191,10 +186,20 @@ def _read(site: Site, target: Observed, record: Record | None) -> GitState:
         return explained(error)
 
 
-def _fresh(site: Site, name: str) -> str:
-    """A new directory for a snapshot of session `name`, to be made whole in."""
+@contextmanager
+def _staged(site: Site, name: str) -> Iterator[str]:
+    """A new directory in which files of session `name` are made whole: what is not moved out of it goes with it.
+
+    Unless a switch that was begun still needs them; whoever finishes that moves them. An `OSError` becomes a
+    `StoreError`.
+    """
     try:
-        return snapshots.fresh(site.directory, name)
+        made = snapshots.fresh(site.directory, name)
+        try:
+            yield made
+        finally:
+            if not os.path.lexists(os.path.join(site.directory, "sessions", name, "switch.json")):
+                beneath.remove_tree(made)
     except OSError as error:
         raise _unwritten(error) from error
 
@@ -220,28 +225,34 @@ def restore(site: Site, name: str, snapshot: Snapshot, parts: Sequence[PART] = P
         some = ", ".join(snapshots.SHOWN[part] for part in snapshot.parts)
         raise UsageError(f"snapshot {snapshot.id} holds {some or 'nothing'} and nothing else")
     operation = Operation(site.new_id(), "restore", site.clock(), (name,))
-    staged = _fresh(site, name)
-    try:
-        where = snapshots.place(site.directory, snapshot.session, snapshot.id)
-        found: dict[PART, trees.Measure | None] = {}
-        for part in wanted:
-            if part == "root":
-                os.mkdir(os.path.join(staged, part), 0o700)
-            found[part] = _copy(part, _tree(where, part), _tree(staged, part), _Watch(site, f"{name}: copied"))
-            if snapshot.parts[part] not in (None, found[part]):
-                raise StoreError(
-                    f"the {snapshots.SHOWN[part]} of snapshot {snapshot.id} is not what it was when it was made",
-                    hint="nothing was changed; look at the disk: dmesg | tail",
-                )
+    with _staged(site, name) as staged:
+        _copied_out(site, name, snapshot, wanted, staged)
         beneath.sync_filesystem(site.directory)
-        sources: dict[PART, str] = {part: f"snapshots/{name}/{os.path.basename(staged)}/{part}" for part in wanted}
         snapshots.save_operation(site.directory, operation)
-        return _bring(site, name, snapshot, wanted, sources, operation.id, None)
-    except OSError as error:
-        raise _unwritten(error) from error
-    finally:
-        if not os.path.lexists(os.path.join(site.directory, "sessions", name, "switch.json")):
-            beneath.remove_tree(staged)
+        return _bring(site, name, snapshot, wanted, _sources(staged, wanted), operation.id, None)
+
+
+def _sources(where: str, parts: Sequence[PART]) -> dict[PART, str]:
+    """The `parts` in `where`, a directory of a snapshot, as a switch names them: from the state directory."""
+    session, id = where.split("/")[-2:]
+    return {part: f"snapshots/{session}/{id}/{part}" for part in parts}
+
+
+def _copied_out(site: Site, name: str, snapshot: Snapshot, parts: Sequence[PART], made: str) -> None:
+    """Copies `parts` of `snapshot` for session `name` into the directory `made`.
+
+    `StoreError` unless they have the measures that were taken of them.
+    """
+    where, watch = snapshots.place(site.directory, snapshot.session, snapshot.id), _Watch(site, f"{name}: copied")
+    for part in parts:
+        if part == "root":
+            os.mkdir(os.path.join(made, part), 0o700)
+        found = _copy(part, _tree(where, part), _tree(made, part), watch)
+        if snapshot.parts[part] not in (None, found):
+            raise StoreError(
+                f"the {snapshots.SHOWN[part]} of snapshot {snapshot.id} is not what it was when it was made",
+                hint="nothing was changed; look at the disk: dmesg | tail",
+            )
 
 
 def _bring(
@@ -508,35 +519,23 @@ def seed(site: Site, spec: SessionSpec, parent: str, snapshot: Snapshot | None =
     else:
         told, backend, commit = snapshot, site.backend(snapshot.backend), snapshot.git.commit
     assert told.standing is not None
-    made = _fresh(site, name)
-    try:
+    with _staged(site, name) as made:
         if snapshot is None:
             with backend.paused(target):
-                parts = _copied(site, target, made)
+                parts = list(_copied(site, target, made))
         else:
-            where = snapshots.place(site.directory, snapshot.session, snapshot.id)
-            if "root" in snapshot.parts:
-                os.mkdir(os.path.join(made, "root"), 0o700)
-            watch = _Watch(site, f"{name}: copied")
-            parts = {part: _copy(part, _tree(where, part), _tree(made, part), watch) for part in snapshot.parts}
-            wrong = [part for part in parts if snapshot.parts[part] not in (None, parts[part])]
-            if wrong:
-                raise StoreError(f"the {wrong[0]} of snapshot {snapshot.id} is not what it was when it was made")
+            parts = list(snapshot.parts)
+            _copied_out(site, name, snapshot, parts, made)
         standing = Standing.from_data(told.standing, site.directory).of(site.directory, name)
         if commit and standing.workspace.commit:
             top = os.path.relpath(
                 workspace.layers(standing.workspace)[0], os.path.join(site.directory, "sessions", name)
             )
             git.write_branch(os.path.join(made, top), spec.workspace.branch, commit)
-        sources: dict[PART, str] = {part: f"snapshots/{name}/{os.path.basename(made)}/{part}" for part in parts}
+        sources = _sources(made, parts)
         _prepare_places(site, backend.owner, name, standing, sources)
         nothing = told._replace(session=name, id=site.new_id(), parts=dict.fromkeys(parts))
         switching.switch(site, Switch(nothing, sources, standing.data(site.directory), sandboxes=False, emptied=None))
-    except OSError as error:
-        raise _unwritten(error) from error
-    finally:
-        if not os.path.lexists(os.path.join(site.directory, "sessions", name, "switch.json")):
-            beneath.remove_tree(made)
     return standing
 
 
@@ -571,9 +570,8 @@ def _brought_back(site: Site, operation: Operation, name: str) -> Undone:
         return Undone(name, False, "there is a session of that name again: it stays as it is. What was pruned is"
                       f" in its snapshot {rescue.id}: sessionctl restore {name} {rescue.id}")  # fmt: skip
     try:
-        where = f"snapshots/{name}/{rescue.id}"
         parts = [part for part in PARTS if part in rescue.parts]
-        sources = {part: f"{where}/{part}" for part in parts}
+        sources = _sources(snapshots.place(site.directory, name, rescue.id), parts)
         again = Operation(site.new_id(), "restore", site.clock(), (name,))
         snapshots.save_operation(site.directory, again)
         _bring(site, name, rescue, parts, sources, again.id, (name, rescue.id))
