@@ -39,19 +39,24 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def start_of(pid: int) -> int | None:
-    """When `pid` started, in clock ticks after boot; None when it is no more or a zombie."""
+def stat(pid: int) -> list[bytes]:
+    """What proc(5) says of `pid` after its name: its state, its parent, ...; nothing when it is gone."""
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        return []
     try:
-        fields = os.read(fd, 4096).rpartition(b")")[2].split()
+        return os.read(fd, 4096).rpartition(b")")[2].split()
     except ProcessLookupError:
-        return None
+        return []
     finally:
         os.close(fd)
-    return int(fields[19]) if fields[0] not in (b"Z", b"X") else None
+
+
+def start_of(pid: int) -> int | None:
+    """When `pid` started, in clock ticks after boot; None when it is no more or a zombie."""
+    fields = stat(pid)
+    return int(fields[19]) if fields and fields[0] not in (b"Z", b"X") else None
 
 
 def is_lived(life: Life, boot: str) -> bool:

@@ -40,7 +40,7 @@ def paused(pid: int, name: str) -> Iterator[None]:
             for member in running:
                 with suppress(ProcessLookupError):
                     os.kill(member, signal.SIGSTOP)
-            waiting = {member for member, state in running.items() if state == "D"}
+            waiting = {member for member, state in running.items() if state == b"D"}
             _let_go({member for member in stopped - running.keys() if waiting and _parent(member) in waiting})
             stopped |= running.keys()
             time.sleep(_POLL)
@@ -62,25 +62,16 @@ def _let_go(members: set[int]) -> None:
             os.kill(member, signal.SIGCONT)
 
 
-_AT_REST = ("T", "t", "Z", "X")
+_AT_REST = (b"T", b"t", b"Z", b"X")
 """States of a process that is stopped, or no more."""
 
 
-def _states(space: str, but: int) -> dict[int, str]:
+def _states(space: str, but: int) -> dict[int, bytes]:
     """The state of every process in the PID namespace `space` but one, as the kernel writes it."""
-    found = {member: _stat(member) for member in alive.members(space) if member != but}
+    found = {member: alive.stat(member) for member in alive.members(space) if member != but}
     return {member: stat[0] for member, stat in found.items() if stat}
 
 
 def _parent(pid: int) -> int:
-    stat = _stat(pid)
+    stat = alive.stat(pid)
     return int(stat[1]) if stat else 0
-
-
-def _stat(pid: int) -> list[str]:
-    """What follows the name in a process's ``stat``: state, parent, ...; nothing when it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].decode().split()
-    except OSError:
-        return []
