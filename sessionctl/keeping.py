@@ -556,10 +556,12 @@ def undo(site: Site, operation: Operation) -> list[Undone]:
 
 
 def _brought_back(site: Site, operation: Operation, name: str) -> Undone:
-    found = [s for s in snapshots.of_session(site.directory, name) if s.operation == operation.id and s.by == "rescue"]
+    kept = snapshots.of_session(site.directory, name)
+    found = [each for each in kept if each.operation == operation.id and each.by == "rescue"]
     if not found and operation.expired is not None:
         return Undone(name, False, "what was kept of it is gone: gc took it out of the trash")
-    if unclear := [each for each in snapshots.of_session(site.directory, name) if each.is_unclear and not found]:
+    unclear = [each for each in kept if each.is_unclear]
+    if unclear and not found:
         where = snapshots.place(site.directory, name, unclear[-1].id)
         return Undone(name, False, f"snapshot {unclear[-1].id} may be what was kept of it, and cannot be used:"
                       f" {unclear[-1].corrupt} (what there is of it is in {where})")  # fmt: skip

@@ -32,8 +32,11 @@ def listed(sources: Sources, name: str | None) -> list[Snapshot]:
 
 def chosen(sources: Sources, name: str, snapshot: str | None) -> Snapshot:
     """The snapshot of a session by its id, which may be cut short, else the latest a person made."""
-    listed(sources, name)  # says so when there is no such session
-    return snapshots.chosen(sources.directory, name, snapshot)
+    try:
+        return snapshots.chosen(sources.directory, name, snapshot)
+    except UsageError:
+        listed(sources, name)  # says so when there is no such session
+        raise
 
 
 def take(sources: Sources, name: str, message: str, quiesce: str, progress: Progress) -> Snapshot:
