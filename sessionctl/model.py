@@ -125,6 +125,11 @@ def is_id(text: object) -> bool:
     return isinstance(text, str) and _ID.fullmatch(text) is not None
 
 
+def names_id(text: str, id: str) -> bool:
+    """Whether `text`, as a person may shorten it, names `id`: all of it, or what is after its dash."""
+    return text in (id, id.rpartition("-")[2])
+
+
 def make_id(utc: str, entropy: bytes) -> str:
     """An id for a sandbox, run or snapshot: `utc` as ``yyyymmddTHHMMSS`` and 8 hex digits.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from sessionctl.model import names_id
 from sessionctl.store import Entry
 
 
@@ -36,4 +37,4 @@ def outputs(entries: Iterable[Entry]) -> Iterator[Output]:
 
 def of_command(found: Iterable[Output], id: str) -> list[Output]:
     """Those whose id is `id`, or ends so after its dash."""
-    return [each for each in found if id in (each.id, each.id.rpartition("-")[2])]
+    return [each for each in found if names_id(id, each.id)]

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from sessionctl import beneath
 from sessionctl.errors import StoreError, UsageError
-from sessionctl.model import Declaration, Digests, GitState, is_id, is_name, require_name
+from sessionctl.model import Declaration, Digests, GitState, is_id, is_name, names_id, require_name
 from sessionctl.trees import Measure
 from sessionctl.workspace.standing import Standing
 
@@ -205,7 +205,7 @@ def matching(found: Sequence[Snapshot], id: str | None) -> list[Snapshot]:
     usable = [each for each in found if not each.discarded]
     if id is None:
         return [each for each in usable if each.by == "person" and not each.corrupt]
-    return [each for each in usable if id in (each.id, each.id.rpartition("-")[2])]
+    return [each for each in usable if names_id(id, each.id)]
 
 
 def discard(directory: str, snapshot: Snapshot, operation: str) -> None:

@@ -9,7 +9,7 @@ from sessionctl import keeping, snapshots
 from sessionctl.app import looking, naming
 from sessionctl.app.changing import changing
 from sessionctl.errors import UsageError
-from sessionctl.model import Record, require_name
+from sessionctl.model import Record, names_id, require_name
 
 if TYPE_CHECKING:
     from sessionctl.app.sources import Sources
@@ -91,7 +91,7 @@ def operation(known: Sequence[Operation], id: str | None) -> Operation:
     if id is None:
         found = [each for each in known if each.undone is None and each.expired is None][-1:]
     else:
-        found = [each for each in known if id in (each.id, each.id.rpartition("-")[2])]
+        found = [each for each in known if names_id(id, each.id)]
     if not found:
         what = "nothing was done that can be undone" if id is None else f"no operation {id!a}"
         raise UsageError(what, hint="see `sessionctl undo --list`")
