@@ -24,6 +24,11 @@ class SessionctlError(Exception):
         super().__init__(message)
         self.hint = hint
 
+    @property
+    def with_hint(self) -> str:
+        """What it says, and behind it in brackets what to do: for where there is room for one sentence."""
+        return f"{self} ({self.hint})" if self.hint else str(self)
+
 
 class UsageError(SessionctlError):
     """What was asked for makes no sense: a flag, a name, a directory."""

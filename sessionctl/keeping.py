@@ -578,7 +578,7 @@ def _brought_back(site: Site, operation: Operation, name: str) -> Undone:
         snapshots.save_operation(site.directory, again)
         _bring(site, name, rescue, parts, sources, again.id, (name, rescue.id))
     except SessionctlError as error:
-        return Undone(name, False, f"{error}{f' ({error.hint})' if error.hint else ''}")
+        return Undone(name, False, error.with_hint)
     shown = ", ".join(snapshots.SHOWN[part] for part in parts)
     return Undone(name, True, f"{shown} as before")
 

@@ -111,7 +111,7 @@ def _lasting(text: str) -> str:
     try:
         seconds = parse_duration(text)
     except UsageError as error:
-        raise wrong(f"{error} ({error.hint})") from None
+        raise wrong(error.with_hint) from None
     if not 1 <= seconds <= 3660 * 86400:
         raise wrong(f"{text!a} is not from 1s to 3660d")
     return text
@@ -121,7 +121,7 @@ def _size(text: str) -> str:
     try:
         parse_size(text)
     except UsageError as error:
-        raise wrong(f"{error} ({error.hint})") from None
+        raise wrong(error.with_hint) from None
     return text
 
 

@@ -118,7 +118,7 @@ def _judged(here: _Here, world: World, change: Change, spec: SessionSpec) -> Jud
         if change.kind == "create" and spec.parent:
             refusals += parent_refused(spec.name, spec.parent, sources.declared, world)
     except (GitError, UsageError) as error:
-        refusals = [f"{error}{f' ({error.hint})' if error.hint else ''}"]
+        refusals = [error.with_hint]
     return Judged(tuple(refusals), unenforced, warned, base)
 
 

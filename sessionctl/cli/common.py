@@ -97,7 +97,7 @@ def seconds(text: str) -> float:
     try:
         return parse_duration(text)
     except UsageError as error:
-        raise argparse.ArgumentTypeError(f"{error} ({error.hint})") from None
+        raise argparse.ArgumentTypeError(error.with_hint) from None
 
 
 def require_agreed(question: str, args: argparse.Namespace) -> None:

@@ -55,7 +55,7 @@ def _size(text: str) -> int:
     try:
         return parse_size(text)
     except UsageError as error:
-        raise argparse.ArgumentTypeError(f"{error} ({error.hint})") from None
+        raise argparse.ArgumentTypeError(error.with_hint) from None
 
 
 def _diff(args: argparse.Namespace) -> int:
