@@ -153,6 +153,14 @@ def kind_layered(layers: Sequence[str], path: str) -> Kind | None:
     return None
 
 
+def names(directory: StrPath) -> list[str]:
+    """The names in `directory`, one of our own, in no order; none when it is not there. `OSError`."""
+    try:
+        return os.listdir(os.fspath(directory))
+    except FileNotFoundError:
+        return []
+
+
 def walk(root: str) -> Iterator[Entry]:
     """Everything below `root`, depth first, the names of each directory sorted, links not followed.
 

@@ -79,10 +79,7 @@ def measured(directory: str, names: Iterable[str], found: Sequence[Snapshot]) ->
     uses = []
     for name in names:
         place, meter.whole = os.path.join(directory, "sessions", name), True
-        try:
-            inside = sorted(os.listdir(place))
-        except FileNotFoundError:
-            inside = []
+        inside = sorted(beneath.names(place))
         own = [os.path.join(directory, "snapshots", name, each.id) for each in found if each.session == name]
         trashed = {each.id for each in found if each.session == name and trash.is_trash(each)}
         uses.append(

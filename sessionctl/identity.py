@@ -36,12 +36,8 @@ class Rename(NamedTuple):
 def pending(directory: str) -> tuple[Rename, ...]:
     """The renames that were begun and not finished. `StoreError` when one cannot be read."""
     place = os.path.join(directory, _DIRECTORY)
-    try:
-        names = sorted(filter(is_name, os.listdir(place)))
-    except FileNotFoundError:
-        return ()
     found = []
-    for name in names:
+    for name in sorted(filter(is_name, beneath.names(place))):
         path = os.path.join(place, name)
         try:
             with open(path, "rb") as file:

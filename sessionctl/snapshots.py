@@ -294,9 +294,7 @@ def _nothing(session: str, id: str, reason: str) -> Snapshot:
 
 def _names(directory: str) -> list[str]:
     try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []
+        return beneath.names(directory)
     except OSError as error:
         raise StoreError(f"{directory} cannot be read: {error.strerror}", hint="it holds what was kept") from error
 

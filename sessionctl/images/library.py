@@ -147,11 +147,9 @@ def _with_programs(directory: str, root: Root, owner: Owner, wanted: Extra | Non
 
 def listing(directory: str) -> list[Kept]:
     """All images of the library, in order of their sources. What cannot be read is none."""
-    with suppress(FileNotFoundError):
-        names = sorted(os.listdir(_images(directory)))
-        found = [_load(directory, f"sha256:{name[:-5]}") for name in names if name.endswith(".json")]
-        return sorted((kept for kept in found if kept), key=lambda kept: (kept.source, kept.digest))
-    return []
+    names = beneath.names(_images(directory))
+    found = [_load(directory, f"sha256:{name[:-5]}") for name in names if name.endswith(".json")]
+    return sorted((kept for kept in found if kept), key=lambda kept: (kept.source, kept.digest))
 
 
 def size(directory: str, layers: Collection[str]) -> int:
@@ -177,9 +175,7 @@ def _walked(directory: str) -> Iterator[os.DirEntry[str]]:
 def loose(directory: str, kept: Collection[Kept]) -> list[str]:
     """The layers that none of the images `kept` has."""
     held = {each for image in kept for each in image.directories}
-    with suppress(FileNotFoundError):
-        return sorted(name for name in os.listdir(_layers(directory)) if _NAME.fullmatch(name) and name not in held)
-    return []
+    return sorted(name for name in beneath.names(_layers(directory)) if _NAME.fullmatch(name) and name not in held)
 
 
 def remove(directory: str, images: Collection[str], layers: Collection[str]) -> None:

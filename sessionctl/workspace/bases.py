@@ -179,10 +179,8 @@ def release(directory: StrPath, key: str) -> bool:
 
 
 def _lowers(directory: StrPath) -> set[str]:
-    sessions = os.path.join(directory, "sessions")
-    if not os.path.isdir(sessions):
-        return set()
-    standings = [load_standing(directory, name) for name in os.listdir(sessions) if is_name(name)]
+    sessions = beneath.names(os.path.join(directory, "sessions"))
+    standings = [load_standing(directory, name) for name in filter(is_name, sessions)]
     stand = [standing for standing in standings if standing]
     # One that is a plain directory has no lower layer, and still borrows what its base has pinned.
     named = {os.path.join(directory, "bases", each.recipe.key, "tree") for each in stand if each.recipe}
@@ -192,9 +190,7 @@ def _lowers(directory: StrPath) -> set[str]:
 def sweep(directory: StrPath) -> None:
     """Removes what a crash has left half-made of base layers. Whole ones stay, used or not."""
     bases = os.path.join(directory, "bases")
-    if not os.path.isdir(bases):
-        return
-    for key in filter(_KEY.fullmatch, os.listdir(bases)):
+    for key in filter(_KEY.fullmatch, beneath.names(bases)):
         place = os.path.join(bases, key)
         with _locked(place, fcntl.LOCK_EX):
             if os.path.lexists(os.path.join(place, "mark")):

@@ -90,7 +90,7 @@ def rename(standing: Standing, old: str, new: str) -> None:
 def sign_anew(directory: StrPath, before: str, now: str) -> None:
     """Makes the directories that a user named for sessions of project `before` those of project `now`, which it is."""
     above = os.path.join(directory, "sessions")
-    for name in filter(is_name, os.listdir(above) if os.path.isdir(above) else ()):
+    for name in filter(is_name, beneath.names(above)):
         standing = load_standing(directory, name)
         if standing is not None and standing.project:
             session_dir = os.path.dirname(standing.workspace.upper)

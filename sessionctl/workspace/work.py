@@ -134,17 +134,10 @@ def sweep(directory: StrPath) -> None:
     """
     sessions = os.path.join(directory, "sessions")
     beneath.sweep(os.fspath(directory))
-    for name in filter(is_name, _names(sessions)):
+    for name in filter(is_name, beneath.names(sessions)):
         session = os.path.join(sessions, name)
-        for place in (".", "work", *filter(is_id, _names(session))):
+        for place in (".", "work", *filter(is_id, beneath.names(session))):
             if os.path.isdir(os.path.join(session, place)):
                 beneath.sweep(os.path.join(session, place))
         leave(directory, name)
     bases.sweep(directory)
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from sessionctl import beneath
 from sessionctl.backends.bubblewrap import alive, grouping, lives, marks
 from sessionctl.backends.bubblewrap.marks import FORM, Mark
 from sessionctl.backends.bubblewrap.places import Places
@@ -24,10 +25,7 @@ def sessions(places: Places) -> list[str]:
 
 def of_session(places: Places, name: str, boot: str) -> list[Observed]:
     """Every sandbox of a session; of one with files and no sandbox, that it is partial."""
-    try:
-        names = os.listdir(places.session(name))
-    except FileNotFoundError:
-        return []  # removed meanwhile
+    names = beneath.names(places.session(name))  # none when it was removed meanwhile
     ids = sorted(filter(is_id, names))
     if not ids and ("work" in names or "home" in names):
         return [Observed(name, "", NAME, "partial")]
