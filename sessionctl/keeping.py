@@ -104,7 +104,7 @@ def _require_ours(site: Site, target: Observed) -> None:
     name = target.session
     if target.workspace is None or target.made_of is None:
         raise UsageError(f"{name} has no whole sandbox", hint="run `sessionctl apply`")
-    if not target.workspace.upper.startswith(f"{site.directory}/sessions/{name}/work/"):
+    if not target.workspace.upper.startswith(os.path.join(site.directory, "sessions", name, "work", "")):
         mode = target.made_of.data["workspace"]["mode"]
         raise UsageError(
             f"{name} works in mode {mode}, whose files are not sessionctl's to copy",

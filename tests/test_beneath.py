@@ -467,10 +467,10 @@ class TestRemoveTree:
 
     @pytest.mark.parametrize("mode", [0o000, 0o100, 0o444, 0o555])
     def test_modes_are_no_obstacle(self, root: Path, mode: int) -> None:
-        for name in ("work", "work/work", "work/work/inner"):
+        for name in ("work", "work/below", "work/below/inner"):
             (root / name).mkdir()
-        (root / "work/work/inner/file").write_text("")
-        for name in ("work/work/inner", "work/work", "work"):
+        (root / "work/below/inner/file").write_text("")
+        for name in ("work/below/inner", "work/below", "work"):
             (root / name).chmod(mode)
         beneath.remove_tree(str(root / "work"))
         assert listing(root) == []

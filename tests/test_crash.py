@@ -283,7 +283,7 @@ def _applying(repository: Repository) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _begun() -> bool:
-    return bool(list(Path(os.environ["SESSIONCTL_STATE_DIR"]).glob("*/sessions/api/work/upper/begun")))
+    return bool(list(Path(os.environ["SESSIONCTL_STATE_DIR"]).glob("*/sessions/api/*/upper/begun")))
 
 
 def _setups(repository: Repository) -> list[int]:

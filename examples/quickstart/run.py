@@ -130,10 +130,9 @@ def clean_up(terminal: Terminal, place: Path) -> None:
     for session in terminal.state.glob("*/sessions/*"):
         # One that has no sandbox any more cannot be stopped, and need not be.
         terminal.run([sys.executable, "-m", "sessionctl", "stop", session.name], quiet=True)
-    # overlayfs leaves a directory that not even its owner may look into.
-    for directory in terminal.state.glob("*/sessions/*/work/scratch/work"):
-        with suppress(PermissionError):
-            directory.chmod(0o700)
+        # overlayfs leaves a directory that not even its owner may look into.
+        with suppress(FileNotFoundError, PermissionError):
+            session.joinpath("work", "scratch", "work").chmod(0o700)
     shutil.rmtree(place)
 
 
