@@ -35,6 +35,14 @@ def home() -> Path:
 
 
 @pytest.fixture
+def config(home: Path) -> Path:
+    """Where the user config is, when there is one; its directory is there."""
+    directory = home / "config" / "sessionctl"
+    directory.mkdir(parents=True)
+    return directory / "config.toml"
+
+
+@pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
     """A repository whose sandboxes end with the test, in a state directory that root's sandboxes can pass into."""
     refusals = Backend(Context("probe", tmp_path)).probe()

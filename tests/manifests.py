@@ -66,8 +66,3 @@ def refusal(root: Path, keys: str) -> str:
     """The one line that says why these keys of the session `api` are refused."""
     (line,) = problems(root, f"version = 1\n[sessions.api]\n{keys}")
     return line
-
-
-def user_config(home: Path, text: str) -> None:
-    (home / "config" / "sessionctl").mkdir(parents=True)
-    (home / "config" / "sessionctl" / "config.toml").write_text(text)

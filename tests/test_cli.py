@@ -668,17 +668,14 @@ def test_a_repository_without_a_commit(repository: Repository, tmp_path: Path) -
     assert "no commit yet" in repository.run("-C", str(unborn), "apply", "--yes", code=2).out
 
 
-def test_layers_override_each_other_in_the_documented_order(repository: Repository) -> None:
-    config = Path(os.environ["XDG_CONFIG_HOME"]) / "sessionctl"
-    config.mkdir(parents=True)
-
+def test_layers_override_each_other_in_the_documented_order(repository: Repository, config: Path) -> None:
     def title(*flags: str, **env: str) -> tuple[str, str]:
         shown = repository.run(*flags, "show", "api", "--resolved", "--json", env=env).json["title"]
         return shown["value"], shown["from"]
 
     repository.declare("[sessions.api]\n")
     assert title() == ("", "built-in")
-    (config / "config.toml").write_text('[defaults]\ntitle = "user"\n')
+    config.write_text('[defaults]\ntitle = "user"\n')
     assert title() == ("user", "user config:2")
     repository.declare('[defaults]\ntitle = "defaults"\n[sessions.api]\n')
     assert title() == ("defaults", "sessions.toml:3")

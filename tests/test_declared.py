@@ -181,9 +181,7 @@ def test_a_change_of_anything_it_depends_on_is_seen(
     assert after.settings[3:] == before.settings[3:]
 
 
-def test_a_user_config_that_goes_is_seen(root: Path, home: Path) -> None:
-    config = home / "config" / "sessionctl" / "config.toml"
-    config.parent.mkdir(parents=True)
+def test_a_user_config_that_goes_is_seen(root: Path, home: Path, config: Path) -> None:
     config.write_text("jobs = 1")
     settle(home, lambda: resolve(root))
     assert resolve(root).settings.jobs == 1

@@ -411,9 +411,9 @@ def test_where_things_are_is_written_into_the_hook(plain: Repository, tmp_path: 
 
 
 @pytest.fixture
-def applying(repository: Repository, home: Path) -> Repository:
+def applying(repository: Repository, config: Path) -> Repository:
     """A repository whose hooks may apply."""
-    write(home / "config" / "sessionctl" / "config.toml", "[hooks]\napply = true\n")
+    config.write_text("[hooks]\napply = true\n")
     repository.run("hooks", "install")
     return repository
 

@@ -18,7 +18,7 @@ from sessionctl.errors import UsageError
 from sessionctl.manifest import Manifest, rules
 from sessionctl.model import FileSpec, MountSpec, SessionSpec, WorkspaceSpec, flat
 from tests import manifests
-from tests.manifests import VALID, problems, quick, refusal, resolve, spec, user_config, write
+from tests.manifests import VALID, problems, quick, refusal, resolve, spec, write
 
 SCHEMA = Path(__file__).parent.parent / "schemas" / "sessions.schema.json"
 
@@ -112,7 +112,7 @@ def test_sessions_keep_the_order_of_the_file(root: Path) -> None:
 
 
 def test_each_layer_overrides_the_one_below_and_is_named(
-    root: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def title(text: str, *overrides: str) -> tuple[str, str]:
         found = resolve(root, text, *overrides)
@@ -122,7 +122,7 @@ def test_each_layer_overrides_the_one_below_and_is_named(
     defaults = 'version = 1\n[sessions.api]\n[defaults]\n\ntitle = "defaults"\n'
     session = 'version = 1\n[defaults]\ntitle = "defaults"\n[sessions.api]\ntitle = "session"\n'
     assert title(plain) == ("", "built-in")
-    user_config(home, '# mine\n[defaults]\ntitle = "user"\n')
+    config.write_text('# mine\n[defaults]\ntitle = "user"\n')
     assert title(plain) == ("user", "user config:3")
     assert title(defaults) == ("defaults", "sessions.toml:5")
     assert title(session) == ("session", "sessions.toml:5")
@@ -221,13 +221,12 @@ def test_a_wrong_override_is_named(root: Path, override: str, message: str) -> N
 
 
 def test_wrong_variables_and_user_defaults_are_named_together(
-    root: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SESSIONCTL_SESSION__PROTECT", "maybe")
-    user_config(home, "[defaults]\ntitle = 1\nruntime = 1\n")
+    config.write_text("[defaults]\ntitle = 1\nruntime = 1\n")
     with pytest.raises(UsageError) as caught:
         spec(root, "")
-    config = home / "config" / "sessionctl" / "config.toml"
     assert str(caught.value).splitlines() == [
         f"{config}:2: defaults.title: expected a string (put it in quotes)",
         f"{config}:3: defaults.runtime: is not supported yet",
@@ -310,9 +309,9 @@ def test_mode_empty_drops_what_the_defaults_say_of_git(root: Path) -> None:
 # --- prohibitions ------------------------------------------------------------------------------
 
 
-def test_what_the_user_forbids_nothing_lifts(root: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    user_config(
-        home, 'forbid = ["workspace.history=shared", "tags=bad", "protect=false"]\n[defaults]\nprotect = true\n'
+def test_what_the_user_forbids_nothing_lifts(root: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text(
+        'forbid = ["workspace.history=shared", "tags=bad", "protect=false"]\n[defaults]\nprotect = true\n'
     )
     assert spec(root, 'workspace.history = "own"').workspace.history == "own"
     assert "'workspace.history=shared', which api has (built-in)" in refusal(root, "")
@@ -334,12 +333,12 @@ def test_what_the_user_forbids_nothing_lifts(root: Path, home: Path, monkeypatch
         ("image_extra.digest", "image_extra"),
     ],
 )
-def test_what_comes_with_an_image_can_be_forbidden_too(root: Path, home: Path, field: str, key: str) -> None:
+def test_what_comes_with_an_image_can_be_forbidden_too(root: Path, config: Path, field: str, key: str) -> None:
     (root / "tree/bin").mkdir(parents=True)
     keys = 'image = "rootfs:tree"\nimage_extra = ["git"]\n'
     value = flat(resolve(root, f"version = 1\n[sessions.api]\n{keys}").declared["api"].data)[field]
     entry = f"{field}={value if isinstance(value, str) else value[0]}"
-    user_config(home, f"forbid = [{json.dumps(entry)}]\n")
+    config.write_text(f"forbid = [{json.dumps(entry)}]\n")
     line = refusal(root, keys)
     assert f"sessions.api.{key}: the user config forbids '{entry[:20]}" in line
 

@@ -140,13 +140,10 @@ def test_a_variable_that_cannot_be(root: Path, value: str, words: str) -> None:
     assert line.startswith("sessions.toml:3: sessions.api.") and words in line
 
 
-def test_the_users_own_word_needs_no_trust(root: Path, home: Path) -> None:
+def test_the_users_own_word_needs_no_trust(root: Path, home: Path, config: Path) -> None:
     (home / "key").write_text("s")
-    (home / "config" / "sessionctl").mkdir(parents=True)
-    (home / "config" / "sessionctl" / "near").write_text("n")
-    (home / "config" / "sessionctl" / "config.toml").write_text(
-        '[defaults]\nfiles = [{ path = "~/a", source = "~/key" }, { path = "~/b", source = "near" }]'
-    )
+    (config.parent / "near").write_text("n")
+    config.write_text('[defaults]\nfiles = [{ path = "~/a", source = "~/key" }, { path = "~/b", source = "near" }]')
     assert [Path(file.source).name for file in spec(root, "").files] == ["key", "near"]
 
 

@@ -13,14 +13,6 @@ from sessionctl.declared import cpus
 from sessionctl.errors import UsageError
 
 
-@pytest.fixture
-def config(home: Path) -> Path:
-    """Where the user config is, when there is one."""
-    directory = home / "config" / "sessionctl"
-    directory.mkdir(parents=True)
-    return directory / "config.toml"
-
-
 def refusal(root: Path | None = None, **flags: object) -> str:
     with pytest.raises(UsageError) as caught:
         settings.load(root, flags)

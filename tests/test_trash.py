@@ -21,12 +21,6 @@ DAY = 86400.0
 NOW = 1_000 * DAY
 
 
-def config(home: Path, text: str) -> None:
-    directory = home / "config" / "sessionctl"
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.toml").write_text(text)
-
-
 # --- the decision ------------------------------------------------------------------------------
 
 
@@ -142,8 +136,8 @@ def test_what_can_be_undone_is_no_garbage(pruned: Repository) -> None:
     pruned.run("undo")
 
 
-def test_when_it_expires_it_goes_and_undo_says_so(pruned: Repository, home: Path) -> None:
-    config(home, '[trash]\nexpiry = "1s"\n')
+def test_when_it_expires_it_goes_and_undo_says_so(pruned: Repository, config: Path) -> None:
+    config.write_text('[trash]\nexpiry = "1s"\n')
     later = Clock()
     later.now = 4e9
     found = Project(pruned.root, clock=later).garbage()
@@ -161,11 +155,11 @@ def test_when_it_expires_it_goes_and_undo_says_so(pruned: Repository, home: Path
     assert "api: not brought back: what was kept of it is gone: gc took it out of the trash" in said
 
 
-def test_what_would_go_is_shown_and_then_just_that_goes(pruned: Repository, home: Path) -> None:
+def test_what_would_go_is_shown_and_then_just_that_goes(pruned: Repository, config: Path) -> None:
     pruned.declare("[sessions.api]\n")
     pruned.apply()
     ids = [pruned.run("snapshot", "api", *more, "--json").json["id"] for more in ((), ("-m", "mine"), (), ())]
-    config(home, "[snapshots]\nlast = 1\n")
+    config.write_text("[snapshots]\nlast = 1\n")
     seen = pruned.run("gc", "--dry-run", "--json").json
     assert [each["id"] for each in seen["snapshots"]] == [ids[0], ids[2]]
     assert seen["size"] >= sum(each["size"] for each in seen["snapshots"]) > 0
@@ -192,8 +186,8 @@ def test_what_would_go_is_shown_and_then_just_that_goes(pruned: Repository, home
         ('[snapshots]\nnamed = "yes"', "snapshots.named: expected true or false"),
     ],
 )
-def test_a_wrong_limit_is_named_with_its_line(repository: Repository, home: Path, text: str, words: str) -> None:
-    config(home, text)
+def test_a_wrong_limit_is_named_with_its_line(repository: Repository, config: Path, text: str, words: str) -> None:
+    config.write_text(text)
     assert f"config.toml:2: {words}" in repository.run("gc", "--dry-run", code=2).err
 
 

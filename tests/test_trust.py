@@ -283,12 +283,6 @@ def test_a_sandbox_cannot_write_the_manifest(repository: Repository, outside: Pa
 # --- ceilings ----------------------------------------------------------------------------------
 
 
-def forbid(*entries: str) -> None:
-    directory = Path(os.environ["XDG_CONFIG_HOME"]) / "sessionctl"
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.toml").write_text(f"forbid = {json.dumps(entries)}\n")
-
-
 @pytest.mark.parametrize(
     ("entry", "block", "place"),
     [
@@ -301,12 +295,12 @@ def forbid(*entries: str) -> None:
     ],
 )
 def test_the_user_may_forbid_more_and_nothing_lifts_it(
-    repository: Repository, outside: Path, entry: str, block: str, place: str
+    repository: Repository, outside: Path, config: Path, entry: str, block: str, place: str
 ) -> None:
     (outside / "x").write_text("x")
     repository.declare(f'[sessions.api]\n{block}\n[sessions.web]\nenv = {{ A = "1" }}\n')
     repository.run("trust", "--yes")
-    forbid(entry)
+    config.write_text(f"forbid = {json.dumps([entry])}\n")
     for words in (("trust", "--yes"), ("plan", "--allow-host"), ("apply", "--yes", "--allow-host")):
         said = repository.run(*words, code=2)
         assert f"sessions.toml:3: sessions.api.{place}: the user config forbids '{entry}', which api has" in said.err
@@ -316,7 +310,7 @@ def test_the_user_may_forbid_more_and_nothing_lifts_it(
 
 
 @pytest.mark.parametrize("entry", ["mounts=all", "env=secret", "files=inside", "metadata=x", "limits=x"])
-def test_a_prohibition_that_forbids_nothing_is_refused(home: Path, entry: str) -> None:
-    forbid(entry)
+def test_a_prohibition_that_forbids_nothing_is_refused(config: Path, entry: str) -> None:
+    config.write_text(f"forbid = {json.dumps([entry])}\n")
     with pytest.raises(UsageError, match="forbids nothing"):
         settings.load()
