@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import string
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from hypothesis import strategies as st
 from sessionctl.cli import COMMANDS, main
 from sessionctl.manifest import tables
 from tests.command import Repository, git
+from tests.hanging import soon
 
 EXAMPLES = int(os.environ.get("SESSIONCTL_TEST_EXAMPLES", "150"))
 """Per test; issue 3 asks for 10,000 once in a while."""
@@ -27,26 +26,6 @@ FUZZ = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 DOCUMENTED = {0, 1, 2, 3, 4, 5, 125}
-
-
-class Hang(BaseException):
-    """Nothing that is fuzzed may catch it."""
-
-
-@contextlib.contextmanager
-def soon(seconds: int = 60) -> Iterator[None]:
-    """Raises `Hang` in what takes longer."""
-
-    def end(*_: object) -> None:
-        raise Hang(f"still at it after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def run(*words: str) -> tuple[int, str]:

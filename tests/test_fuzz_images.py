@@ -18,7 +18,8 @@ from sessionctl import images
 from sessionctl.errors import ImageError
 from sessionctl.images import Reference, library
 from tests import archives
-from tests.test_fuzz import FUZZ, soon
+from tests.hanging import soon
+from tests.test_fuzz import FUZZ
 
 
 def _packed(content: bytes) -> bytes:

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +20,7 @@ import pytest
 
 from sessionctl.cli import main
 from tests.command import Repository, git
+from tests.hanging import soon
 
 KINDS = {
     "layered": 'mode = "clone"',
@@ -218,22 +217,6 @@ def listing(root: Path) -> dict[str, tuple[int, bytes]]:
     return found
 
 
-@contextmanager
-def at_most(seconds: int) -> Iterator[None]:
-    """Fails when what is inside has not ended after so many seconds: an agent's file made it wait."""
-
-    def late(*_: object) -> None:
-        pytest.fail(f"not done after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
     """A directory of the host that anybody may write."""
@@ -311,7 +294,7 @@ def test_what_an_agent_plants_acts_on_nothing_outside(
         repository.run("exec", "-e", f"OUT={outside}", each, "--", "sh", "-c", script, code=None)
         assert (repository.state / "sessions" / each / "home" / "planted").exists()
 
-    with at_most(LIMIT):
+    with soon(LIMIT):
         for words in OF_ALL:
             say(*words)
         for each in kinds:
