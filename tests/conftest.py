@@ -62,3 +62,14 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repo
             if observed.id:
                 backend.stop(observed)
     beneath.remove_tree(str(state))
+
+
+@pytest.fixture
+def done(repository: Repository) -> Repository:
+    """A repository with a session whose one commit was fetched, and whose block is gone: it may be pruned."""
+    repository.declare("[sessions.api]\n")
+    repository.apply()
+    repository.inside("api", "echo work > work; git add work; git commit -qm work")
+    repository.run("fetch", "api")
+    repository.declare("")
+    return repository

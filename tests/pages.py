@@ -15,6 +15,7 @@ pages. Ids, times, durations and the width of columns are not compared.
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -209,6 +210,18 @@ def agree(shown: str, printed: str) -> bool:
     for line in shown.splitlines(keepends=True):
         wanted += r"(?:.*\n)*?" if line.strip() == "..." else re.escape(line).replace(r"\.\.\.", ".*")
     return re.fullmatch(wanted, printed) is not None
+
+
+def known_tests() -> set[str]:
+    """Every test as pages name it: ``test_module.test_function``, ``test_module.TestClass.test_method``."""
+    there = set()
+    for file in (ROOT / "tests").glob("test_*.py"):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                there.add(f"{file.stem}.{node.name}")
+            if isinstance(node, ast.ClassDef):
+                there |= {f"{file.stem}.{node.name}.{x.name}" for x in node.body if isinstance(x, ast.FunctionDef)}
+    return there
 
 
 def rewrite(page: Path) -> bool:

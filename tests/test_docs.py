@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import subprocess
@@ -16,7 +15,7 @@ from invoke.collection import Collection
 import tasks
 from sessionctl import beneath, cli, errors, model, process
 from tests import reference
-from tests.pages import PAGES, ROOT, World, agree, blocks, play, require_sandboxes, scratch_world
+from tests.pages import PAGES, ROOT, World, agree, blocks, known_tests, play, require_sandboxes, scratch_world
 
 PLAYED = [page for page in PAGES if re.search(r"^```(sh|console)$", page.read_text(), re.M)]
 
@@ -272,11 +271,5 @@ def test_the_security_page_names_tests_that_there_are() -> None:
     promises = page.partition("\n## What is promised\n")[2].partition("\n## ")[0].splitlines()
     assert [row for row in promises[4:] if row.startswith("| ") and "`test_" not in row] == []
     named = set(re.findall(r"`(test_[a-z_.A-Z0-9]+)`", page))
-    there = set()
-    for file in (ROOT / "tests").glob("test_*.py"):
-        for node in ast.parse(file.read_text()).body:
-            if isinstance(node, ast.FunctionDef):
-                there.add(f"{file.stem}.{node.name}")
-            if isinstance(node, ast.ClassDef):
-                there |= {f"{file.stem}.{node.name}.{x.name}" for x in node.body if isinstance(x, ast.FunctionDef)}
+    there = known_tests()
     assert len(named) > 40 and named <= there, sorted(named - there)

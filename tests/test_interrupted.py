@@ -12,9 +12,9 @@ from sessionctl import snapshots
 from tests.command import Repository, git
 from tests.leftovers import Watch
 from tests.test_crash import calm, killed, moments, upper, watch
-from tests.test_keeping import done, events, state
+from tests.test_keeping import events, state
 
-__all__ = ["done", "watch"]
+__all__ = ["watch"]
 
 
 @pytest.fixture

@@ -250,17 +250,6 @@ def test_a_declared_parent_is_made_first_and_copied(repository: Repository) -> N
 # --- undoing -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def done(repository: Repository) -> Repository:
-    """A repository with a session whose work was fetched, and whose block is gone."""
-    repository.declare("[sessions.api]\n")
-    repository.apply()
-    repository.inside("api", "echo work > work; git add work; git commit -qm work")
-    repository.run("fetch", "api")
-    repository.declare("")
-    return repository
-
-
 def events(repository: Repository) -> list[dict[str, Any]]:
     return [json.loads(line) for line in repository.run("log", "--json").out.splitlines()]
 

@@ -26,14 +26,19 @@ EDITS = (
 @pytest.fixture
 def work(repository: Repository) -> Repository:
     """A repository with a session that has two commits, and whose block is gone."""
+    worked(repository, "")
+    return repository
+
+
+def worked(repository: Repository, keys: str) -> None:
+    """Makes a session with `keys`, has it make two commits, and takes its block away."""
     (repository.root / "f").write_text(LINES)
     git(repository.root, "add", "f")
     git(repository.root, "commit", "-qm", "lines")
-    repository.declare("[sessions.api]\n")
+    repository.declare(f"[sessions.api]\n{keys}")
     repository.apply()
     repository.inside("api", f"{EDITS} git commit -qm two")
     repository.declare("")
-    return repository
 
 
 def on_host(repository: Repository, script: str) -> None:
@@ -144,13 +149,7 @@ def test_not_merged(work: Repository, how: str) -> None:
 
 
 def test_a_history_of_its_own_is_compared_too(repository: Repository) -> None:
-    (repository.root / "f").write_text(LINES)
-    git(repository.root, "add", "f")
-    git(repository.root, "commit", "-qm", "lines")
-    repository.declare('[sessions.api]\nworkspace = { history = "own" }\n')
-    repository.apply()
-    repository.inside("api", f"{EDITS} git commit -qm two")
-    repository.declare("")
+    worked(repository, 'workspace = { history = "own" }\n')
     on_host(repository, "edit; git commit -qm squashed")
     assert "2 commits merged as" in said(repository)
 
