@@ -60,9 +60,14 @@ def name_and_json(parser: argparse.ArgumentParser) -> None:
     json_option(parser)
 
 
-def approval_options(parser: argparse.ArgumentParser) -> None:
+def asking_options(parser: argparse.ArgumentParser, otherwise: str = "nothing is done") -> None:
+    """What `agreed` goes by; `otherwise` is what becomes of it when nobody was asked and nobody said yes."""
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
-    parser.add_argument("--no-input", action="store_true", help="never ask: without --yes, nothing is done")
+    parser.add_argument("--no-input", action="store_true", help=f"never ask: without --yes, {otherwise}")
+
+
+def approval_options(parser: argparse.ArgumentParser) -> None:
+    asking_options(parser)
     parser.add_argument("--jobs", type=positive, metavar="N", help="sessions at a time")
 
 

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sessionctl import errors
-from sessionctl.cli.common import Command, agreed, json_option, open_project
+from sessionctl.cli.common import Command, agreed, asking_options, json_option, open_project
 from sessionctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def _kept(found: Garbage) -> int:
 
 def _gc_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--dry-run", action="store_true", help="say what would go; remove nothing")
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
-    parser.add_argument("--no-input", action="store_true", help="never ask: without --yes, nothing is done")
+    asking_options(parser)
     parser.add_argument("--json", action="store_true", help="with --dry-run: one JSON document")
 
 

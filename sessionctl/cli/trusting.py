@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sessionctl import errors
-from sessionctl.cli.common import Command, agreed, json_option, names_option, open_project
+from sessionctl.cli.common import Command, agreed, asking_options, json_option, names_option, open_project
 from sessionctl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     kinds.add_argument(
         "--revoke", action="store_true", help="take back all that was trusted, also what sandboxes were made with"
     )
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
-    parser.add_argument("--no-input", action="store_true", help="never ask: without --yes, nothing is trusted")
+    asking_options(parser, "nothing is trusted")
     json_option(parser)
 
 
