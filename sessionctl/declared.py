@@ -13,6 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sessionctl
@@ -211,16 +212,7 @@ class _Question(NamedTuple):
         """What was kept for this question; None when that is nothing, or cannot be believed."""
         if not self.key:
             return None
-        try:
-            if not _private(os.stat(os.path.dirname(self.path))):
-                return None
-            with open(self.path, "rb", opener=_no_link) as file:
-                info = os.fstat(file.fileno())
-                if not (stat.S_ISREG(info.st_mode) and _private(info)):
-                    return None
-                seal, _, body = file.read().partition(b"\n")
-        except OSError:
-            return None
+        seal, _, body = _kept(self.path).partition(b"\n")
         if seal != self.seal(body):
             return None
         kept: dict[str, Any] = json.loads(body)
@@ -252,25 +244,29 @@ class _Question(NamedTuple):
 
 def remembered(path: str, find: Callable[[], str]) -> str:
     """What `find` says of the file at `path`, kept while the file is the same by its size, inode and times."""
-    kept_at = os.path.join(
-        base_directory("CACHE"), "sessionctl", f"{sha256(os.fsencode(path)).hexdigest()[:32]}.digest"
-    )
+    kept_at = os.path.join(cache_directory(), f"{sha256(os.fsencode(path)).hexdigest()[:32]}.digest")
     identity = _identity(path)
-    try:
-        if _private(os.stat(os.path.dirname(kept_at))):
-            with open(kept_at, "rb", opener=_no_link) as file:
-                info = os.fstat(file.fileno())
-                if stat.S_ISREG(info.st_mode) and _private(info):
-                    known, answer = json.loads(file.read(_LIMIT))
-                    if known == identity and isinstance(answer, str):
-                        return answer
-    except (OSError, ValueError, TypeError):
-        pass
+    with suppress(ValueError, TypeError):
+        known, answer = json.loads(_kept(kept_at))
+        if known == identity and isinstance(answer, str):
+            return answer
     started = time.time_ns()
     answer = find()
     if _identity(path) == identity and max(identity[4:]) <= started - _SETTLED_NS:
         _put(kept_at, json.dumps([identity, answer]).encode())
     return answer
+
+
+def _kept(path: str) -> bytes:
+    """What is kept at `path` in the user's cache; nothing when that is not there, or another may have written it."""
+    try:
+        if not _private(os.stat(os.path.dirname(path))):
+            return b""
+        with open(path, "rb", opener=_no_link) as file:
+            info = os.fstat(file.fileno())
+            return file.read() if stat.S_ISREG(info.st_mode) and _private(info) else b""
+    except OSError:
+        return b""
 
 
 def _put(path: str, content: bytes) -> None:
