@@ -2,8 +2,8 @@
 
 Nothing here follows a symlink, leaves the directory it was given, or blocks: components are opened
 one by one, relative to the directory before. The parents of a root are ours and trusted; the root
-itself must be a directory, not a link to one. This module may not interpret what it reads, run a
-program, or know what a session is.
+itself must be a directory, not a link to one. What is only for directories of our own, which no agent can
+write, says so. This module may not interpret what it reads, run a program, or know what a session is.
 """
 
 from __future__ import annotations
@@ -312,7 +312,7 @@ def sync_directory(directory: str) -> None:
 
 
 def sync_filesystem(directory: str) -> None:
-    """Returns when the disk holds all of the file system of `directory`; an `OSError` when it does not."""
+    """Returns when the disk holds all of the file system of `directory`, one of our own; `OSError` if it cannot."""
     import ctypes  # Only who makes something large pays for it.
 
     libc = ctypes.CDLL(None, use_errno=True)

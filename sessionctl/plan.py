@@ -65,7 +65,7 @@ _RECORD = Action("record", "so that the next plan knows")
 
 
 class Lane(NamedTuple):
-    """All that happens to one session, in strict order. Lanes do not depend on each other."""
+    """All that happens to one session, in strict order. A lane waits for no other but the one it names (`after`)."""
 
     change: Change
     actions: tuple[Action, ...] = ()

@@ -9,8 +9,8 @@ On disk, below the project's state directory::
     sessions/<name>/<id>/run     its pid 1, with the proof that it is the one
     sessions/<name>/<id>/groups  the cgroups it has, when it has limits; there while they may be
     sessions/<name>/<id>/paused  there while its processes are paused
-    sessions/<name>/<id>/base    where that came from, until there is a mark
     sessions/<name>/<id>/root    what was written over its image; there when it has one
+    sessions/<name>/<id>/base    where that came from, until there is a mark
     sessions/<name>/<id>/log     what bwrap complained about at the last start
 
 A sandbox is a directory with a mark. It runs when its pid 1 lives, and that is asked of the kernel
