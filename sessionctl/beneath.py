@@ -18,9 +18,10 @@ from typing import Literal, NamedTuple
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """How a directory is opened."""
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-# O_NONBLOCK: a FIFO opens without a writer, and a file the agent holds a lease on fails at once.
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""How a file is opened to be read: a FIFO opens without a writer, and one the agent holds a lease on fails at once."""
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""How a file is made."""
 _RETRIES = 100
 _TEMPORARY = re.compile(r"\.sessionctl-[0-9a-f]{16}")
 
@@ -324,6 +325,13 @@ def sync_filesystem(directory: str) -> None:
         os.close(fd)
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """Writes `data` to `fd`, however few bytes the system takes at a time."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
 def temporary() -> str:
     """A name for what is not whole yet. `sweep` takes away what a crash has left of such."""
     return f".sessionctl-{os.urandom(8).hex()}"
@@ -358,12 +366,10 @@ def _place(
     """
     filled = temporary()
     place = directory if beside is None else beside
-    fd = os.open(filled, _NEW, 0o600, dir_fd=place)
+    fd = os.open(filled, NEW, 0o600, dir_fd=place)
     try:
         try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
+            write_all(fd, data)
             if owner is not None:
                 os.fchown(fd, *owner)
             os.fchmod(fd, mode)
@@ -509,7 +515,7 @@ def _directory(name: str, fd: int, path: str) -> int:
 
 def _content(name: str, fd: int, limit: int, path: str) -> bytes:
     try:
-        file = os.open(name, _FILE, dir_fd=fd)
+        file = os.open(name, FILE, dir_fd=fd)
     except OSError as error:
         raise _explained(error, name, fd, path, hides=False) from None
     try:
@@ -575,6 +581,14 @@ def _opaque(fds: Sequence[int]) -> bool:
             if error.errno not in (errno.ENODATA, errno.ENOTSUP):
                 raise
     return False
+
+
+def is_directory(name: str, fd: int) -> bool:
+    """Whether `name` in the directory `fd` is a directory, and no link to one."""
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def is_whiteout(info: os.stat_result) -> bool:

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import NamedTuple, Self
 
+from sessionctl import beneath
 from sessionctl.errors import SessionctlError, UsageError
 from sessionctl.git import quoted
 from sessionctl.units import size
@@ -58,7 +59,7 @@ class Source:
     @classmethod
     def of(cls, local: str, most: int) -> Self:
         try:
-            fd = os.open(local, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            fd = os.open(local, beneath.FILE & ~os.O_NOFOLLOW)
         except OSError as error:
             raise UsageError(f"{local} cannot be read: {error.strerror}") from error
         info = os.fstat(fd)
@@ -141,9 +142,9 @@ def _opened(fd: int, path: bytes) -> int:
     here = os.dup(fd)
     try:
         for part in parents:
-            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+            inner = os.open(part, beneath.DIRECTORY, dir_fd=here)
             os.close(here)
             here = inner
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=here)
+        return os.open(name, beneath.FILE, dir_fd=here)
     finally:
         os.close(here)

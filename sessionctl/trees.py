@@ -20,8 +20,6 @@ from sessionctl import beneath
 from sessionctl.beneath import Unsafe
 
 _CHUNK = 1 << 20
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 Watcher = Callable[[int], None]
 """Is told how many bytes more were read."""
@@ -245,7 +243,7 @@ class _Pass:
             attributes = _attributes(source)
             content = hashlib.sha256()
             if self._copy >= 0:
-                made = os.open(name, _NEW, 0o600, dir_fd=self._copy)
+                made = os.open(name, beneath.NEW, 0o600, dir_fd=self._copy)
             for start, data in _extents(source, info.st_size):
                 content.update(b"%d+%d:" % (start, len(data)))
                 content.update(data)
@@ -288,7 +286,7 @@ class _Pass:
 def _opened(name: str, directory: int) -> int:
     """The file `name`, opened for reading also where its mode keeps its owner out."""
     try:
-        return os.open(name, _OLD, dir_fd=directory)
+        return os.open(name, beneath.FILE, dir_fd=directory)
     except PermissionError:
         handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
         try:
@@ -296,7 +294,7 @@ def _opened(name: str, directory: int) -> int:
             # An O_PATH descriptor takes no fchmod; its name in /proc is this inode and no other.
             os.chmod(f"/proc/self/fd/{handle}", mode | 0o400)
             try:
-                return os.open(f"/proc/self/fd/{handle}", _OLD & ~os.O_NOFOLLOW)
+                return os.open(f"/proc/self/fd/{handle}", beneath.FILE & ~os.O_NOFOLLOW)
             finally:
                 os.chmod(f"/proc/self/fd/{handle}", mode)
         finally:

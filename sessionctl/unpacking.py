@@ -23,7 +23,6 @@ from sessionctl.units import size
 
 MOST_FILES = 1_000_000
 """Files and directories of one copy."""
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TOP = "x"
 """What a copy is called until it is in its place."""
 
@@ -67,7 +66,7 @@ def stream_file(stream: Stream, fd: int, *, most: int, on: Watcher) -> Received:
     with _whole():
         for entry in _entries(stream, "file", most):
             while piece := entry.content.read():
-                _write(fd, piece)
+                beneath.write_all(fd, piece)
                 on(len(piece))
             return Received(1, entry.size, ())
     raise _foreign()
@@ -235,13 +234,13 @@ class _Tree:
 
     def _write(self, entry: tarball.Entry, name: bytes, fd: int) -> None:
         # The kernel takes off what our umask says, and nobody gets a setuid bit.
-        file = os.open(name, _NEW, entry.mode & 0o777, dir_fd=fd)
+        file = os.open(name, beneath.NEW, entry.mode & 0o777, dir_fd=fd)
         try:
             while piece := entry.content.read():
                 if piece.count(0) == len(piece):
                     os.lseek(file, len(piece), os.SEEK_CUR)  # a hole: the archive has none
                 else:
-                    _write(file, piece)
+                    beneath.write_all(file, piece)
                 self._on(len(piece))
             os.ftruncate(file, entry.size)
         finally:
@@ -262,18 +261,12 @@ def _leads_out(target: bytes, depth: int) -> bool:
     return target.startswith(b"/") or up > depth or b".." in parts[up:]
 
 
-def _write(fd: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-
-
 # --- into its place ----------------------------------------------------------------------------
 
 
 def _settle(above: int, name: str, made: int, kind: Kind, path: str) -> None:
     """Moves what is in `made` to `name` in `above`."""
-    if kind == "directory" and _is_directory(name, above):
+    if kind == "directory" and beneath.is_directory(name, above):
         old, new = (os.open(each, beneath.DIRECTORY, dir_fd=fd) for each, fd in ((name, above), (_TOP, made)))
         try:
             _require_mergeable(new, old, path)
@@ -285,26 +278,19 @@ def _settle(above: int, name: str, made: int, kind: Kind, path: str) -> None:
         os.rename(_TOP, name, src_dir_fd=made, dst_dir_fd=above)
 
 
-def _is_directory(name: str, fd: int) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return False
-
-
 def _require_mergeable(new: int, old: int, path: str) -> None:
     """`UsageError` when something in `new` cannot take the place of what is in `old`."""
     for name in os.listdir(new):
         where = os.path.join(path, name)
-        require_room(old, name, "directory" if _is_directory(name, new) else "file", where)
-        if _is_directory(name, new) and _is_directory(name, old):
+        require_room(old, name, "directory" if beneath.is_directory(name, new) else "file", where)
+        if beneath.is_directory(name, new) and beneath.is_directory(name, old):
             with _both(name, new, old) as (inner, there):
                 _require_mergeable(inner, there, where)
 
 
 def _merge(new: int, old: int) -> None:
     for name in os.listdir(new):
-        if _is_directory(name, new) and _is_directory(name, old):
+        if beneath.is_directory(name, new) and beneath.is_directory(name, old):
             with _both(name, new, old) as (inner, there):
                 _merge(inner, there)
         else:

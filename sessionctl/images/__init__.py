@@ -11,6 +11,7 @@ import stat
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from sessionctl import beneath
 from sessionctl.errors import ImageError
 
 HOST = "host"
@@ -109,7 +110,7 @@ _PIN = {"rootfs": _rootfs, "archive": _archive, "oci": _oci}
 
 def open_file(path: str) -> int:
     """A descriptor of the regular file at `path`, which is no symbolic link; `ImageError` for anything else."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    fd = os.open(path, beneath.FILE)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)

@@ -12,12 +12,11 @@ import shutil
 import stat
 from collections.abc import Sequence
 
+from sessionctl import beneath
 from sessionctl.images.layer import OPAQUE, Owner
 
 MOST = 16
 """Layers of an image that are mounted. With them, paths of 200 bytes fit into the options."""
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def split(layers: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -31,10 +30,10 @@ def flatten(layers: Sequence[str], directory: str, owner: Owner) -> None:
 
     It is for the bottom of a stack: nothing in it hides anything below it. On the same file system as they. `OSError`.
     """
-    target = os.open(directory, _DIRECTORY)
+    target = os.open(directory, beneath.DIRECTORY)
     try:
         for each in layers:
-            source = os.open(each, _DIRECTORY)
+            source = os.open(each, beneath.DIRECTORY)
             try:
                 _lay(source, target, owner)
             finally:
@@ -56,12 +55,12 @@ def _lay(source: int, target: int, owner: Owner) -> None:
             if not stat.S_ISCHR(above.st_mode):  # a whiteout: that was all that it says
                 os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
             continue
-        inner = os.open(name, _DIRECTORY, dir_fd=source)
+        inner = os.open(name, beneath.DIRECTORY, dir_fd=source)
         try:
-            if _is_opaque(inner) or not _is_directory(name, target):
+            if _is_opaque(inner) or not beneath.is_directory(name, target):
                 _clear(name, target)
                 os.mkdir(name, 0o700, dir_fd=target)
-            below = os.open(name, _DIRECTORY, dir_fd=target)
+            below = os.open(name, beneath.DIRECTORY, dir_fd=target)
             try:
                 _lay(inner, below, owner)
             finally:
@@ -71,20 +70,13 @@ def _lay(source: int, target: int, owner: Owner) -> None:
 
 
 def _clear(name: str, fd: int) -> None:
-    if _is_directory(name, fd):
+    if beneath.is_directory(name, fd):
         shutil.rmtree(name, dir_fd=fd)
     else:
         try:
             os.unlink(name, dir_fd=fd)
         except FileNotFoundError:
             return
-
-
-def _is_directory(name: str, fd: int) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return False
 
 
 def _is_opaque(fd: int) -> bool:

@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable
 
+from sessionctl import beneath
 from sessionctl.errors import ImageError
 from sessionctl.images.streams import PIECE
 from sessionctl.images.tarball import Entry, shown
@@ -28,8 +29,6 @@ _WHITEOUT = b".wh."
 OPAQUE = "user.overlay.opaque"
 
 Owner = tuple[int, int] | None
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Budget:
@@ -86,7 +85,7 @@ class _Tree:
 
     def __init__(self, directory: str, owner: Owner, budget: Budget) -> None:
         self._owner, self._budget = owner, budget
-        self._open: list[tuple[bytes, int]] = [(b"", os.open(directory, _DIRECTORY))]
+        self._open: list[tuple[bytes, int]] = [(b"", os.open(directory, beneath.DIRECTORY))]
         self._settle(self._open[0][1], 0o755)
 
     def __enter__(self) -> _Tree:
@@ -137,12 +136,10 @@ class _Tree:
 
     def _write(self, entry: Entry, name: bytes, fd: int) -> None:
         self._budget.require(entry.size)
-        file = os.open(name, _NEW, 0o600, dir_fd=fd)
+        file = os.open(name, beneath.NEW, 0o600, dir_fd=fd)
         try:
             while piece := entry.content.read(PIECE):
-                rest = memoryview(piece)
-                while rest:
-                    rest = rest[os.write(file, rest) :]
+                beneath.write_all(file, piece)
             os.fchmod(file, entry.mode & 0o777 | 0o400)
         finally:
             os.close(file)
@@ -157,7 +154,7 @@ class _Tree:
         fd = os.dup(self._open[0][1])
         try:
             for part in parents:
-                inner = os.open(part, _DIRECTORY, dir_fd=fd)
+                inner = os.open(part, beneath.DIRECTORY, dir_fd=fd)
                 os.close(fd)
                 fd = inner
             mode = os.stat(old, dir_fd=fd, follow_symlinks=False).st_mode
@@ -187,7 +184,7 @@ class _Tree:
             os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=fd)
 
     def _hide_below(self, name: bytes, fd: int) -> None:
-        inner = os.open(name, _DIRECTORY, dir_fd=fd)
+        inner = os.open(name, beneath.DIRECTORY, dir_fd=fd)
         try:
             os.setxattr(inner, OPAQUE, b"y")
         finally:
@@ -208,7 +205,7 @@ class _Tree:
                 self._budget.take(entries=1)
                 self._make_directory(part, fd, 0o755)
             try:
-                self._open.append((part, os.open(part, _DIRECTORY, dir_fd=fd)))
+                self._open.append((part, os.open(part, beneath.DIRECTORY, dir_fd=fd)))
             except OSError as error:
                 if error.errno in (errno.ENOTDIR, errno.ELOOP):
                     raise ImageError(f"lies below {shown(part)}, which is a link or a file") from None
@@ -220,7 +217,7 @@ class _Tree:
         if kind != stat.S_IFDIR:
             self._clear(name, fd)
             os.mkdir(name, 0o700, dir_fd=fd)
-        inner = os.open(name, _DIRECTORY, dir_fd=fd)
+        inner = os.open(name, beneath.DIRECTORY, dir_fd=fd)
         try:
             if kind == stat.S_IFCHR:
                 os.setxattr(inner, OPAQUE, b"y")  # a whiteout: what lower layers have is hidden all the same
