@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sessionctl import beneath, git, process
 from sessionctl.backends import BESIDE
 from sessionctl.errors import GitError, UsageError
-from sessionctl.model import APART, WORKSPACE, Mount, Observed, Workspace
+from sessionctl.model import APART, WORKSPACE, Mount, Observed, Workspace, is_within
 from sessionctl.units import size
 from sessionctl.workspace import Standing, load_standing
 
@@ -102,7 +102,7 @@ def _of_snapshot(site: Site, snapshot: Snapshot) -> _Side:
     kept = os.path.join(site.directory, "snapshots", snapshot.session, snapshot.id, "work")
 
     def moved(path: str) -> str:
-        return kept + path[len(work) :] if path == work or path.startswith(f"{work}/") else path
+        return kept + path[len(work) :] if is_within(path, work) else path
 
     seen = _with_base(standing, site.directory).moved(moved)
     return _side(f"snapshot {snapshot.id}", seen)

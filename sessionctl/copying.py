@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, cast
 from sessionctl import keeping, unpacking
 from sessionctl.errors import CommandError, SessionctlError, UsageError
 from sessionctl.git import printable
-from sessionctl.model import HOME, WORKSPACE, Observed, Workspace, is_name
+from sessionctl.model import HOME, WORKSPACE, Observed, Workspace, is_name, is_within
 from sessionctl.packing import Source, Watcher
 from sessionctl.streaming import REFUSED, Sending, fed
 from sessionctl.unpacking import Kind
@@ -148,7 +148,7 @@ def out(site: Site, place: Place, local: str | int, *, most: int = MOST, on: Wat
 def _seen(site: Site, target: Observed, place: Place) -> tuple[Workspace, str]:
     """What an inspection must see of a session so that `place` is in it, and where it is there."""
     _require_own(target, place)
-    if _is_in(place.path, WORKSPACE):
+    if is_within(place.path, WORKSPACE):
         assert target.workspace is not None
         return target.workspace, place.path
     home = os.path.join(site.directory, "sessions", target.session, "home")
@@ -160,25 +160,21 @@ def _require_own(target: Observed, place: Place) -> None:
     if target.workspace is None or target.made_of is None:
         raise UsageError(f"{place.session} has no whole sandbox", hint="run `sessionctl apply`")
     for mount in target.made_of.spec.mounts:
-        if _is_in(place.path, mount.path):
+        if is_within(place.path, mount.path):
             real = mount.source + place.path.removeprefix(mount.path)
             raise UsageError(f"{place.shown} is {real} of the host, which is mounted there", hint="copy it there")
-    if not _is_in(place.path, WORKSPACE) and not _is_in(place.path, HOME):
+    if not is_within(place.path, WORKSPACE) and not is_within(place.path, HOME):
         raise UsageError(
             f"{place.shown} is neither in the workspace ({WORKSPACE}) nor in the home ({HOME})",
             hint=f"while it runs: sessionctl exec {place.session} -- cat {place.path}",
         )
 
 
-def _is_in(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(f"{directory}/")
-
-
 def _mounted_below(target: Observed, place: Place) -> tuple[str, ...]:
     assert target.made_of is not None
     mounts = target.made_of.spec.mounts
     return tuple(
-        f"{each.path}: {each.source} of the host, mounted there" for each in mounts if _is_in(each.path, place.path)
+        f"{each.path}: {each.source} of the host, mounted there" for each in mounts if is_within(each.path, place.path)
     )
 
 

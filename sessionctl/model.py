@@ -125,6 +125,11 @@ def is_id(text: object) -> bool:
     return isinstance(text, str) and _ID.fullmatch(text) is not None
 
 
+def is_within(path: str, directory: str) -> bool:
+    """Whether the path `path` is `directory` or below it, as the two are written."""
+    return path == directory or path.startswith(f"{directory}/")
+
+
 def names_id(text: str, id: str) -> bool:
     """Whether `text`, as a person may shorten it, names `id`: all of it, or what is after its dash."""
     return text in (id, id.rpartition("-")[2])
@@ -476,9 +481,7 @@ class Move(NamedTuple):
 
     def path(self, path: str) -> str:
         """`path`, when it is in the repository, where it is now; any other as it is."""
-        if path == self.before or path.startswith(f"{self.before}/"):
-            return self.after + path[len(self.before) :]
-        return path
+        return self.after + path[len(self.before) :] if is_within(path, self.before) else path
 
     def ref(self, ref: str) -> str:
         """The name of one of sessionctl's refs, now."""

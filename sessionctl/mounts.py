@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 
-from sessionctl.model import MountSpec
+from sessionctl.model import MountSpec, is_within
 
 _KERNEL = ("/proc", "/sys", "/dev")
 
@@ -43,7 +43,7 @@ def unfit(source: str, ours: Mapping[str, str]) -> str:
 
 def _written(source: str, read_only: Mapping[str, str]) -> str:
     for place, what in read_only.items():
-        if _holds(source, place):
+        if is_within(place, source):
             return f"is or holds {what}, which no session may write: mount it with mode ro, or another directory"
     return ""
 
@@ -53,16 +53,14 @@ def hidden(path: str, ours: Mapping[str, str]) -> str:
     if path == "/":
         return "is all of the host"
     for place in _KERNEL:
-        if _holds(place, path):
+        if is_within(path, place):
             return f"is a part of {place}"
     for place, what in ours.items():
-        if _holds(place, path) or _holds(path, place):
-            return f"is or holds {what}" if _holds(path, place) else f"lies in {what}"
+        if is_within(place, path):
+            return f"is or holds {what}"
+        if is_within(path, place):
+            return f"lies in {what}"
     return ""
-
-
-def _holds(directory: str, path: str) -> bool:
-    return path == directory or path.startswith(f"{directory}/")
 
 
 def warnings(mounts: Iterable[MountSpec], owner: tuple[int, int] | None) -> list[str]:

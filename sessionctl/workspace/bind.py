@@ -7,7 +7,7 @@ import os
 from sessionctl import git
 from sessionctl.beneath import StrPath
 from sessionctl.errors import GitError
-from sessionctl.model import WORKSPACE, Mount, Workspace
+from sessionctl.model import WORKSPACE, Mount, Workspace, is_within
 from sessionctl.workspace import work
 from sessionctl.workspace.standing import Owner, Standing
 
@@ -36,11 +36,7 @@ def _guarded(repository: git.Repository) -> tuple[Mount, ...]:
     for place in places:
         if os.path.islink(place):
             raise GitError(f"{place} is a symbolic link, which the agent could exchange", hint="use mode = 'clone'")
-        if not any(_is_in(place, mount.source) for mount in mounts):
-            path = f"{WORKSPACE}{place[len(repository.root) :]}" if _is_in(place, repository.root) else place
+        if not any(is_within(place, mount.source) for mount in mounts):
+            path = f"{WORKSPACE}{place[len(repository.root) :]}" if is_within(place, repository.root) else place
             mounts.append(Mount(place, path))
     return tuple(mounts)
-
-
-def _is_in(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(f"{directory}/")

@@ -14,7 +14,7 @@ from sessionctl.backends import BESIDE
 from sessionctl.backends.bubblewrap import elf, seccomp
 from sessionctl.backends.bubblewrap.alive import INIT
 from sessionctl.errors import BackendError
-from sessionctl.model import HOME, WORKSPACE, MountSpec, Workspace
+from sessionctl.model import HOME, WORKSPACE, MountSpec, Workspace, is_within
 
 Word = str | bytes
 
@@ -194,7 +194,7 @@ def moved(workspace: Workspace, sources: Sequence[str]) -> Workspace:
 def move(path: str, sources: Sequence[str]) -> str:
     """`path` below the first of `sources` that holds it, when that is mounted at ``/run/<n>``."""
     for number, source in enumerate(sources):
-        if path == source or path.startswith(f"{source}/"):
+        if is_within(path, source):
             return f"/run/{number}{path[len(source) :]}"
     return path
 
