@@ -466,6 +466,13 @@ def fork(site: Site, name: str, new: str, snapshot: Snapshot | None = None) -> R
     if snapshot is None:
         source, record = sandbox(site, name)
         told = _described(site, source, record, by="rescue", message="", operation="")
+    elif "work" not in snapshot.parts:
+        # What was put aside when one part was brought back: a session of it would have nothing to work on.
+        some = " and ".join(snapshots.SHOWN[part] for part in snapshot.parts)
+        raise UsageError(
+            f"snapshot {snapshot.id} holds the {some} of {name}, and no workspace to fork",
+            hint=f"see `sessionctl snapshots --all {name}`",
+        )
     else:
         told = snapshot
     old = told.made_of.spec
