@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sessionctl import beneath, git, lifetime, process, snapshots, switching, trees, workspace
 from sessionctl.errors import CommandError, ConflictError, SessionctlError, StoreError, UsageError
@@ -224,6 +224,7 @@ def restore(site: Site, name: str, snapshot: Snapshot, parts: Sequence[PART] = P
     if not wanted:
         some = ", ".join(snapshots.SHOWN[part] for part in snapshot.parts)
         raise UsageError(f"snapshot {snapshot.id} holds {some or 'nothing'} and nothing else")
+    _stands_on(site, name, snapshot, wanted)
     operation = Operation(site.new_id(), "restore", site.clock(), (name,))
     staged = _fresh(site, name)
     try:
@@ -240,8 +241,7 @@ def restore(site: Site, name: str, snapshot: Snapshot, parts: Sequence[PART] = P
                 )
         _settle(site.directory)
         sources: dict[PART, str] = {part: f"snapshots/{name}/{os.path.basename(staged)}/{part}" for part in wanted}
-        snapshots.save_operation(site.directory, operation)
-        return _bring(site, name, snapshot, wanted, sources, operation.id, None)
+        return _bring(site, name, snapshot, wanted, sources, operation, None)
     except OSError as error:
         raise _unwritten(error) from error
     finally:
@@ -255,29 +255,29 @@ def _bring(
     snapshot: Snapshot,
     parts: Sequence[PART],
     sources: Mapping[PART, str],
-    operation: str,
+    operation: Operation,
     emptied: tuple[str, str] | None,
 ) -> Snapshot:
-    """Moves `sources`, the `parts` of `snapshot`, into session `name`; what was there becomes the snapshot returned."""
+    """Moves `sources`, the `parts` of `snapshot`, into session `name`; what was there becomes the snapshot returned.
+
+    `operation` is what undoes it. An error before anything is changed leaves none that could be undone.
+    """
     record = site.store.record(name)
     backend = site.backend(snapshot.backend)
     observed = backend.observe(session=name)
     ready = [each for each in observed if each.status != "partial"]
     current = max(ready, key=lambda o: (o.status == "running", o.id)) if ready else None
-    made_of, stands_on = snapshot.made_of, snapshot.standing
+    made_of = snapshot.made_of
     if current is not None and current.made_of is not None and set(parts) != set(snapshot.parts):
         made_of = current.made_of  # a part is brought back into the session as it is declared now
-    if "work" not in parts:
-        kept = workspace.load_standing(site.directory, name)
-        stands_on = kept.data(site.directory) if kept is not None else None
-    if stands_on is None:
-        raise StoreError(f"it is not known what the work of {name} stands on", hint="restore its workspace too")
+    stands_on = _stands_on(site, name, snapshot, parts)
     standing = Standing.from_data(stands_on, site.directory).of(site.directory, name)
     running = current.status == "running" if current is not None else snapshot.running
     if current is not None:
-        rescue = _described(site, current, record, by="rescue", message="", operation=operation)
+        rescue = _described(site, current, record, by="rescue", message="", operation=operation.id)
     else:
-        rescue = snapshot._replace(id=site.new_id(), made_at=site.clock(), by="rescue", message="", operation=operation)
+        rescue = snapshot._replace(id=site.new_id(), made_at=site.clock(), by="rescue", message="")
+        rescue = rescue._replace(operation=operation.id)
         there = workspace.load_standing(site.directory, name)
         rescue = rescue._replace(standing=there.data(site.directory) if there is not None else None, sandbox="")
     fits = (
@@ -303,6 +303,7 @@ def _bring(
         expires_at=lifetime.expires_at(made_of, before, now),
         idle_set=lifetime.idle_set(made_of, before, now),
     )
+    snapshots.save_operation(site.directory, operation)
     if record is None:
         # Before there are files again: whatever ends this half-way, it is known whose they are.
         site.store.save(after)
@@ -334,10 +335,24 @@ def _bring(
             git=state,
             snapshot=snapshot.id,
             parts=[snapshots.SHOWN[part] for part in parts],
-            operation=operation,
-            undo=f"sessionctl undo {operation}",
+            operation=operation.id,
+            undo=f"sessionctl undo {operation.id}",
         )
     return rescue
+
+
+def _stands_on(site: Site, name: str, snapshot: Snapshot, parts: Sequence[PART]) -> Mapping[str, Any]:
+    """What the work of session `name` stands on once `parts` of `snapshot` are in it; `UsageError` if nobody knows."""
+    if "work" in parts:
+        known = snapshot.standing
+    else:
+        standing = workspace.load_standing(site.directory, name)
+        known = standing.data(site.directory) if standing is not None else None
+    if known is None:
+        raise UsageError(
+            f"{name} has no workspace, and none is brought back", hint="restore one that holds its workspace first"
+        )
+    return known
 
 
 def mend(site: Site) -> None:
@@ -597,8 +612,7 @@ def _brought_back(site: Site, operation: Operation, name: str) -> Undone:
         parts = [part for part in PARTS if part in rescue.parts]
         sources = {part: f"{where}/{part}" for part in parts}
         again = Operation(site.new_id(), "restore", site.clock(), (name,))
-        snapshots.save_operation(site.directory, again)
-        _bring(site, name, rescue, parts, sources, again.id, (name, rescue.id))
+        _bring(site, name, rescue, parts, sources, again, (name, rescue.id))
     except SessionctlError as error:
         return Undone(name, False, f"{error}{f' ({error.hint})' if error.hint else ''}")
     shown = ", ".join(snapshots.SHOWN[part] for part in parts)
