@@ -265,8 +265,8 @@ def _bring(
     record = site.store.record(name)
     backend = site.backend(snapshot.backend)
     observed = backend.observe(session=name)
-    ready = [each for each in observed if each.status != "partial"]
-    current = max(ready, key=lambda o: (o.status == "running", o.id)) if ready else None
+    known = [each for each in observed if each.made_of is not None]
+    current = max(known, key=lambda o: (o.status == "running", o.status != "partial", o.id)) if known else None
     made_of = snapshot.made_of
     if current is not None and current.made_of is not None and set(parts) != set(snapshot.parts):
         made_of = current.made_of  # a part is brought back into the session as it is declared now
@@ -366,7 +366,7 @@ def mend(site: Site) -> None:
             continue
         backend = site.backend(record.backend)
         for observed in backend.observe(session=name):
-            if observed.status == "partial" and observed.id and workspace.is_there(site.directory, name):
+            if observed.made_of is None and observed.id and workspace.is_there(site.directory, name):
                 backend.remove(observed)
         with suppress(SessionctlError):
             revive(site, name)
@@ -395,7 +395,7 @@ def revive(site: Site, name: str) -> None:
         return
     backend = site.backend(record.backend)
     standing = workspace.load_standing(site.directory, name)
-    if standing is None or any(each.status != "partial" for each in backend.observe(session=name)):
+    if standing is None or any(each.made_of is not None for each in backend.observe(session=name)):
         return
     base = workspace.seed(site.directory, name)
     target = backend.create(record.last.spec, standing.workspace, site.progress, base=base)
@@ -456,7 +456,7 @@ def keep_root(site: Site, target: Observed, record: Record | None, operation: st
 
     None when it has none: its session's work and home stay, and nothing is lost with it.
     """
-    if target.status == "partial" or target.made_of is None:
+    if target.made_of is None:
         return None  # nothing ever ran in it
     rescue = _described(site, target, record, by="rescue", message="", operation=operation)
     kept = snapshots.begin(site.directory, rescue._replace(parts={"root": None}))
