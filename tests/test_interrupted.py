@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,27 @@ def test_a_fork_that_is_killed_gets_its_sandbox(api: Repository, watch: Watch) -
         assert watch.strays(api) == []
         if upper(api, f"f{round}").exists():
             assert api.session(f"f{round}")["observed"] in ("stopped", "running")
+        if not came:
+            break
+
+
+def test_a_rename_that_is_killed_is_finished_by_whatever_comes_next(api: Repository, watch: Watch) -> None:
+    """Only `apply` did: a restore of the old name made files of that again, and then neither could be finished."""
+    api.run("stop", "api")
+    taken = api.run("snapshot", "api", "--json").json["id"]
+    name = "api"
+    for round, moment in enumerate(moments(4)):
+        came = killed(moment, "rename", name, f"s{round}")
+        print(f"rename: killed at {moment}: {came}")
+        api.run("restore", name, taken, "--yes", code=None)
+        calm("apply", "--yes")
+        assert not (api.state / "renames").exists()
+        assert watch.strays(api) == []
+        (name,) = os.listdir(api.state / "sessions")
+        assert (upper(api, name) / "untracked").read_text() == "untracked\n"
+        assert f"[sessions.{name}]" in (api.root / "sessions.toml").read_text()
+        api.run("plan", "--exit-code")
+        calm("stop", name)
         if not came:
             break
 
