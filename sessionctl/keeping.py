@@ -625,6 +625,9 @@ def _undiscarded(site: Site, operation: Operation) -> Undone:
         if snapshot.discarded == operation.id:
             snapshots.take_back(site.directory, snapshot)
             return Undone(name, True, f"snapshot {snapshot.id} is there again")
+        if snapshot.id == operation.data.get("snapshot") and not snapshot.discarded:
+            # Killed before it was in the trash, or when it had been taken out of it.
+            return Undone(name, True, f"snapshot {snapshot.id} is there")
     return Undone(name, False, "the snapshot is gone: the trash was emptied")
 
 

@@ -84,6 +84,35 @@ def test_a_rename_that_is_killed_is_finished_by_whatever_comes_next(api: Reposit
             break
 
 
+@pytest.mark.parametrize("verb", ["discard", "rename"])
+def test_undo_of_what_was_killed_before_it_began_or_when_it_had_been_undone(
+    api: Repository, watch: Watch, verb: str
+) -> None:
+    """It failed, time and again, and so did `undo` alone: there was no such session, or the trash had been emptied."""
+    taken = api.run("snapshot", "api", "--json").json["id"]
+    words = ["discard", "api", taken] if verb == "discard" else ["rename", "api", "web"]
+    for killing in ("it", "its undo"):
+        for moment in moments(2 if verb == "discard" else 3):
+            before = len(_not_undone(api))
+            if killing == "its undo":
+                calm(*words)
+            begun = _not_undone(api)[before:]
+            came = killed(moment, *(["undo", *begun] if begun else words))
+            print(f"{verb}, {killing}: killed at {moment}: {came}")
+            for operation in begun or _not_undone(api)[before:]:
+                if operation in _not_undone(api):
+                    calm("undo", operation)
+            assert os.listdir(api.state / "sessions") == ["api"]
+            assert [each.discarded for each in snapshots.of_session(str(api.state), "api")] == [""]
+            calm("plan", "--exit-code")
+            if not came:
+                break
+
+
+def _not_undone(repository: Repository) -> list[str]:
+    return [each.id for each in snapshots.operations(str(repository.state)) if each.undone is None]
+
+
 def test_no_snapshot_is_begun_and_left(api: Repository, watch: Watch) -> None:
     """A replace that was killed left the empty place of a rescue, which was shown as damaged from then on."""
     for round, moment in enumerate(moments(13)):
