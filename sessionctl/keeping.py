@@ -359,15 +359,19 @@ def mend(site: Site) -> None:
     """Gives sessions whose sandbox a crash has left half-made, or not made at all, a whole one of what they were.
 
     `apply` does so for those that are declared; for others nobody else would. What cannot be made now, `start`
-    tries again, and says why.
+    tries again, and says why. Of a session whose files a prune had deleted, as its manifest says, the sandbox goes too.
     """
     for name, record in site.store.records().items():
         if record.corrupt or not record.backend:
             continue
         backend = site.backend(record.backend)
+        is_deleted = not workspace.is_there(site.directory, name) and record.last.data.get("on_prune") == "delete"
         for observed in backend.observe(session=name):
-            if observed.made_of is None and observed.id and workspace.is_there(site.directory, name):
+            is_half = observed.made_of is None and workspace.is_there(site.directory, name)
+            if observed.id and observed.status != "running" and (is_half or is_deleted):
                 backend.remove(observed)
+        if is_deleted:
+            workspace.leave(site.directory, name)
         with suppress(SessionctlError):
             revive(site, name)
 

@@ -113,6 +113,23 @@ def _not_undone(repository: Repository) -> list[str]:
     return [each.id for each in snapshots.operations(str(repository.state)) if each.undone is None]
 
 
+def test_a_session_that_is_deleted_is_there_or_gone(repository: Repository, watch: Watch) -> None:
+    """A prune that keeps nothing, and was killed, left a sandbox without files, until somebody pruned again."""
+    web = '[sessions.web]\nstate = "stopped"\n'
+    for moment in moments(4):
+        repository.declare(f'{web}[sessions.api]\nstate = "stopped"\non_prune = "delete"\n')
+        calm("apply", "--yes")
+        repository.declare(web)
+        came = killed(moment, "prune")
+        print(f"prune: killed at {moment}: {came}")
+        calm("apply", "--yes")
+        assert watch.strays(repository) == []
+        left = os.listdir(repository.state / "sessions")
+        assert left == ["web"] or repository.session("api")["observed"] == "stopped"
+        if not came:
+            break
+
+
 def test_no_snapshot_is_begun_and_left(api: Repository, watch: Watch) -> None:
     """A replace that was killed left the empty place of a rescue, which was shown as damaged from then on."""
     for round, moment in enumerate(moments(13)):
