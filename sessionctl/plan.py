@@ -425,7 +425,7 @@ def _warnings(change: Change, world: World, takes: Sequence[str]) -> tuple[str, 
             "on the host's network it reaches all that this machine does: services on its loopback, abstract sockets"
         )
     lost = change.record.git.unpushed if change.kind == "recreate" and change.record else None
-    if lost:
+    if lost and not any(each.made_of is not None for each in change.spare):
         warnings.append(f"{lost} commit{'s' * (lost > 1)} that nothing else held went with its files")
     warnings += [f"not enforced: {limit}" for limit in world.unenforced.get(change.session, ())]
     warnings += world.warned.get(change.session, ())
