@@ -119,8 +119,9 @@ def _change(name: str, declared: Declaration | None, seen: Sequence[Observed], w
     if current is None:
         if record is None:
             return change._replace(kind="create", reason=_never(spare), setup=bool(declared.data["setup"]))
+        gone = "image is" if any(each.made_of is not None for each in spare) else "files are"
         return change._replace(
-            kind="recreate", reason="recorded, but its files are gone", setup=bool(declared.data["setup"])
+            kind="recreate", reason=f"recorded, but its {gone} gone", setup=bool(declared.data["setup"])
         )
     return _declared(change, declared, current, record, world)
 

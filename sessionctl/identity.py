@@ -90,7 +90,6 @@ def recover(directory: str, store: Store, backend: Callable[[str], Backend]) -> 
     """Finishes every rename that was begun. Only while the lock is held, and nothing is being renamed."""
     for what in pending(directory):
         finish(directory, store, backend, what)
-    workspace.sweep(directory)
     place = os.path.join(directory, _DIRECTORY)
     with suppress(FileNotFoundError):
         beneath.sweep(place)  # of one that had not begun yet

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sessionctl import beneath, git, lifetime, process, snapshots, switching, trees, workspace
 from sessionctl.errors import CommandError, ConflictError, SessionctlError, StoreError, UsageError
@@ -224,12 +224,12 @@ def restore(site: Site, name: str, snapshot: Snapshot, parts: Sequence[PART] = P
     if not wanted:
         some = ", ".join(snapshots.SHOWN[part] for part in snapshot.parts)
         raise UsageError(f"snapshot {snapshot.id} holds {some or 'nothing'} and nothing else")
+    _stands_on(site, name, snapshot, wanted)
     operation = Operation(site.new_id(), "restore", site.clock(), (name,))
     with _staged(site, name) as staged:
         _copied_out(site, name, snapshot, wanted, staged)
         beneath.sync_filesystem(site.directory)
-        snapshots.save_operation(site.directory, operation)
-        return _bring(site, name, snapshot, wanted, _sources(staged, wanted), operation.id, None)
+        return _bring(site, name, snapshot, wanted, _sources(staged, wanted), operation, None)
 
 
 def _sources(where: str, parts: Sequence[PART]) -> dict[PART, str]:
@@ -261,29 +261,29 @@ def _bring(
     snapshot: Snapshot,
     parts: Sequence[PART],
     sources: Mapping[PART, str],
-    operation: str,
+    operation: Operation,
     emptied: tuple[str, str] | None,
 ) -> Snapshot:
-    """Moves `sources`, the `parts` of `snapshot`, into session `name`; what was there becomes the snapshot returned."""
+    """Moves `sources`, the `parts` of `snapshot`, into session `name`; what was there becomes the snapshot returned.
+
+    `operation` is what undoes it. An error before anything is changed leaves none that could be undone.
+    """
     record = site.store.record(name)
     backend = site.backend(snapshot.backend)
     observed = backend.observe(session=name)
-    ready = [each for each in observed if each.status != "partial"]
-    current = max(ready, key=lambda o: (o.status == "running", o.id)) if ready else None
-    made_of, stands_on = snapshot.made_of, snapshot.standing
+    known = [each for each in observed if each.made_of is not None]
+    current = max(known, key=lambda o: (o.status == "running", o.status != "partial", o.id)) if known else None
+    made_of = snapshot.made_of
     if current is not None and current.made_of is not None and set(parts) != set(snapshot.parts):
         made_of = current.made_of  # a part is brought back into the session as it is declared now
-    if "work" not in parts:
-        kept = workspace.load_standing(site.directory, name)
-        stands_on = kept.data(site.directory) if kept is not None else None
-    if stands_on is None:
-        raise StoreError(f"it is not known what the work of {name} stands on", hint="restore its workspace too")
+    stands_on = _stands_on(site, name, snapshot, parts)
     standing = Standing.from_data(stands_on, site.directory).of(site.directory, name)
     running = current.status == "running" if current is not None else snapshot.running
     if current is not None:
-        rescue = _described(site, current, record, by="rescue", message="", operation=operation)
+        rescue = _described(site, current, record, by="rescue", message="", operation=operation.id)
     else:
-        rescue = snapshot._replace(id=site.new_id(), made_at=site.clock(), by="rescue", message="", operation=operation)
+        rescue = snapshot._replace(id=site.new_id(), made_at=site.clock(), by="rescue", message="")
+        rescue = rescue._replace(operation=operation.id)
         there = workspace.load_standing(site.directory, name)
         rescue = rescue._replace(standing=there.data(site.directory) if there is not None else None, sandbox="")
     fits = (
@@ -308,6 +308,7 @@ def _bring(
         last_active=now,
     )
     after = lifetime.counted(after, before, now)
+    snapshots.save_operation(site.directory, operation)
     if record is None:
         # Before there are files again: whatever ends this half-way, it is known whose they are.
         site.store.save(after)
@@ -339,25 +340,43 @@ def _bring(
             git=state,
             snapshot=snapshot.id,
             parts=[snapshots.SHOWN[part] for part in parts],
-            operation=operation,
-            undo=f"sessionctl undo {operation}",
+            operation=operation.id,
+            undo=f"sessionctl undo {operation.id}",
         )
     return rescue
+
+
+def _stands_on(site: Site, name: str, snapshot: Snapshot, parts: Sequence[PART]) -> Mapping[str, Any]:
+    """What the work of session `name` stands on once `parts` of `snapshot` are in it; `UsageError` if nobody knows."""
+    if "work" in parts:
+        known = snapshot.standing
+    else:
+        standing = workspace.load_standing(site.directory, name)
+        known = standing.data(site.directory) if standing is not None else None
+    if known is None:
+        raise UsageError(
+            f"{name} has no workspace, and none is brought back", hint="restore one that holds its workspace first"
+        )
+    return known
 
 
 def mend(site: Site) -> None:
     """Gives sessions whose sandbox a crash has left half-made, or not made at all, a whole one of what they were.
 
     `apply` does so for those that are declared; for others nobody else would. What cannot be made now, `start`
-    tries again, and says why.
+    tries again, and says why. Of a session whose files a prune had deleted, as its manifest says, the sandbox goes too.
     """
     for name, record in site.store.records().items():
         if record.corrupt or not record.backend:
             continue
         backend = site.backend(record.backend)
+        is_deleted = not workspace.is_there(site.directory, name) and record.last.data.get("on_prune") == "delete"
         for observed in backend.observe(session=name):
-            if observed.status == "partial" and observed.id and workspace.is_there(site.directory, name):
+            is_half = observed.made_of is None and workspace.is_there(site.directory, name)
+            if observed.id and observed.status != "running" and (is_half or is_deleted):
                 backend.remove(observed)
+        if is_deleted:
+            workspace.leave(site.directory, name)
         with suppress(SessionctlError):
             revive(site, name)
 
@@ -385,7 +404,7 @@ def revive(site: Site, name: str) -> None:
         return
     backend = site.backend(record.backend)
     standing = workspace.load_standing(site.directory, name)
-    if standing is None or any(each.status != "partial" for each in backend.observe(session=name)):
+    if standing is None or any(each.made_of is not None for each in backend.observe(session=name)):
         return
     base = workspace.seed(site.directory, name)
     target = backend.create(record.last.spec, standing.workspace, site.progress, base=base)
@@ -446,7 +465,7 @@ def keep_root(site: Site, target: Observed, record: Record | None, operation: st
 
     None when it has none: its session's work and home stay, and nothing is lost with it.
     """
-    if target.status == "partial" or target.made_of is None:
+    if target.made_of is None:
         return None  # nothing ever ran in it
     rescue = _described(site, target, record, by="rescue", message="", operation=operation)
     kept = snapshots.begin(site.directory, rescue._replace(parts={"root": None}))
@@ -471,6 +490,13 @@ def fork(site: Site, name: str, new: str, snapshot: Snapshot | None = None) -> R
     if snapshot is None:
         source, record = sandbox(site, name)
         told = _described(site, source, record, by="rescue", message="", operation="")
+    elif "work" not in snapshot.parts:
+        # What was put aside when one part was brought back: a session of it would have nothing to work on.
+        some = " and ".join(snapshots.SHOWN[part] for part in snapshot.parts)
+        raise UsageError(
+            f"snapshot {snapshot.id} holds the {some} of {name}, and no workspace to fork",
+            hint=f"see `sessionctl snapshots --all {name}`",
+        )
     else:
         told = snapshot
     old = told.made_of.spec
@@ -575,8 +601,7 @@ def _brought_back(site: Site, operation: Operation, name: str) -> Undone:
         parts = [part for part in PARTS if part in rescue.parts]
         sources = _sources(snapshots.place(site.directory, name, rescue.id), parts)
         again = Operation(site.new_id(), "restore", site.clock(), (name,))
-        snapshots.save_operation(site.directory, again)
-        _bring(site, name, rescue, parts, sources, again.id, (name, rescue.id))
+        _bring(site, name, rescue, parts, sources, again, (name, rescue.id))
     except SessionctlError as error:
         return Undone(name, False, error.with_hint)
     shown = ", ".join(snapshots.SHOWN[part] for part in parts)
@@ -589,6 +614,9 @@ def _undiscarded(site: Site, operation: Operation) -> Undone:
         if snapshot.discarded == operation.id:
             snapshots.take_back(site.directory, snapshot)
             return Undone(name, True, f"snapshot {snapshot.id} is there again")
+        if snapshot.id == operation.data.get("snapshot") and not snapshot.discarded:
+            # Killed before it was in the trash, or when it had been taken out of it.
+            return Undone(name, True, f"snapshot {snapshot.id} is there")
     return Undone(name, False, "the snapshot is gone: the trash was emptied")
 
 

@@ -524,7 +524,8 @@ class Observed(NamedTuple):
     backend: str
     status: Literal["running", "stopped", "partial"]
     made_of: Declaration | None = None
-    """What its mark says it was made of; None only when partial."""
+    """What its mark says it was made of; None when it has none, as one that is half made. One that is ``partial``
+    because what it ran on is gone was whole once, and its own files are to be kept."""
     workspace: Workspace | None = None
     pid: int | None = None
     """Its pid 1 as the host numbers it, while running."""

@@ -99,7 +99,7 @@ class Lane(NamedTuple):
     def takes_away(self) -> bool:
         """Whether something goes that was whole: what `undo` may be asked to bring back."""
         going = (action.target for action in self.actions if action.verb in ("remove", "rescue"))
-        return any(each is not None and each.status != "partial" for each in going)
+        return any(each is not None and each.made_of is not None for each in going)
 
 
 class Plan(NamedTuple):
@@ -387,7 +387,8 @@ def _halt(spare: Sequence[Observed]) -> Iterable[Action]:
 
 def _drop(spare: Sequence[Observed]) -> Iterable[Action]:
     for each in spare:
-        yield Action("remove", "half made" if each.status == "partial" else "superseded", each)
+        gone = "its image is gone" if each.status == "partial" else "superseded"
+        yield Action("remove", "half made" if each.made_of is None else gone, each)
 
 
 def _workspace(change: Change) -> str:
@@ -424,7 +425,7 @@ def _warnings(change: Change, world: World, takes: Sequence[str]) -> tuple[str, 
             "on the host's network it reaches all that this machine does: services on its loopback, abstract sockets"
         )
     lost = change.record.git.unpushed if change.kind == "recreate" and change.record else None
-    if lost:
+    if lost and not any(each.made_of is not None for each in change.spare):
         warnings.append(f"{lost} commit{'s' * (lost > 1)} that nothing else held went with its files")
     warnings += [f"not enforced: {limit}" for limit in world.unenforced.get(change.session, ())]
     warnings += world.warned.get(change.session, ())

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
 from sessionctl import beneath, snapshots, workspace
@@ -66,23 +65,22 @@ def switch(site: Site, wanted: Switch) -> None:
 def finish(site: Site) -> None:
     """Finishes every switch that a crash has left half-done. Only under the lock."""
     above = os.path.join(site.directory, "sessions")
-    with suppress(FileNotFoundError):
-        for name in filter(is_name, os.listdir(above)):
-            try:
-                with open(os.path.join(above, name, "switch.json"), "rb") as file:
-                    begun = Switch.from_data(json.load(file))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise StoreError(
-                    f"{above}/{name}/switch.json cannot be read: {error}",
-                    hint="it says what was being done to the session's files; they are in its directory and below"
-                    f" {site.directory}/snapshots/{name}",
-                ) from error
-            for observed in site.backend(begun.rescue.backend).observe(session=name):
-                if observed.status == "running":
-                    site.backend(begun.rescue.backend).stop(observed)
-            _finish(site, begun)
+    for name in filter(is_name, beneath.names(above)):
+        try:
+            with open(os.path.join(above, name, "switch.json"), "rb") as file:
+                begun = Switch.from_data(json.load(file))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{above}/{name}/switch.json cannot be read: {error}",
+                hint="it says what was being done to the session's files; they are in its directory and below"
+                f" {site.directory}/snapshots/{name}",
+            ) from error
+        for observed in site.backend(begun.rescue.backend).observe(session=name):
+            if observed.status == "running":
+                site.backend(begun.rescue.backend).stop(observed)
+        _finish(site, begun)
 
 
 def _finish(site: Site, wanted: Switch) -> None:

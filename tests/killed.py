@@ -36,12 +36,12 @@ def main(number: int, *words: str) -> int:
         if writes or event in _CHANGES:
             moment()
 
+    sys.addaudithook(watch)
     if words[0] not in ("apply", "prune"):
-        sys.addaudithook(watch)
         return cli.main(words)
     project = Project()
+    project.recover()
     plan = project.plan(policy=Policy(prune=words[0] == "prune", idle=0))
-    sys.addaudithook(watch)
     outcomes = project.apply(plan, on=lambda lane, action, result: moment())
     for outcome in outcomes:
         if outcome.result != "done":

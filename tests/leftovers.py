@@ -127,7 +127,7 @@ def _files(repository: Repository) -> list[str]:
         found += [f"{session} has {len(ids)} sandboxes"] if len(ids) > 1 else []
         found += [f"{session} is nobody's"] if not ids else []
     found += [
-        f"{base} has no mark" for base in (state / "bases").iterdir() if base.is_dir() and not (base / "mark").exists()
+        f"{base} has no mark" for base in (state / "bases").glob("*") if base.is_dir() and not (base / "mark").exists()
     ]
     return found
 

@@ -194,6 +194,36 @@ def test_a_rootfs_is_used_where_it_is_and_never_written(repository: Repository, 
     assert repository.run("plan", "--exit-code", code=3).out.startswith("± api")
 
 
+@pytest.mark.parametrize("killed", [False, True], ids=["replaced", "mended"])
+def test_what_was_installed_over_an_image_that_is_gone_is_kept(
+    repository: Repository, base: bytes, host: Path, killed: bool
+) -> None:
+    """A directory that was moved away, or is not mounted: the sandbox was taken for half made, and removed for good."""
+    for version in ("one", "two"):
+        (host / version).mkdir()
+        layer.unpack(tarball.entries(io.BytesIO(base)), str(host / version), None, layer.Budget())
+    declare(repository, f"rootfs:{host}/one")
+    repository.apply("--allow-host")
+    repository.inside("api", "echo mine > /etc/installed")
+    repository.run("stop", "api")
+    (host / "one").rename(host / "elsewhere")
+    if killed:
+        repository.declare("")
+        (repository.state / "unfinished").touch()
+        repository.apply()
+        assert repository.session("api")["observed"] == "partial"
+        (host / "elsewhere").rename(host / "one")
+        repository.run("start", "api")
+    else:
+        declare(repository, f"rootfs:{host}/two")
+        said = repository.apply("--allow-host").out
+        assert "recorded, but its image is gone" in said
+        repository.inside("api", "ls /etc/installed", code=2)
+        (host / "elsewhere").rename(host / "one")
+        repository.run(*undo_of(repository, "rescue"))
+    assert repository.inside("api", "cat /etc/installed").out == "mine\n"
+
+
 @pytest.mark.parametrize("path", ["/", "STATE", "GIT"])
 def test_a_rootfs_that_no_session_may_see_is_refused(repository: Repository, path: str) -> None:
     place = {"STATE": os.environ["SESSIONCTL_STATE_DIR"], "GIT": str(repository.root.parent)}.get(path, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,73 @@ def test_a_fork_that_is_killed_gets_its_sandbox(api: Repository, watch: Watch) -
         assert watch.strays(api) == []
         if upper(api, f"f{round}").exists():
             assert api.session(f"f{round}")["observed"] in ("stopped", "running")
+        if not came:
+            break
+
+
+def test_a_rename_that_is_killed_is_finished_by_whatever_comes_next(api: Repository, watch: Watch) -> None:
+    """Only `apply` did: a restore of the old name made files of that again, and then neither could be finished."""
+    api.run("stop", "api")
+    taken = api.run("snapshot", "api", "--json").json["id"]
+    name = "api"
+    for round, moment in enumerate(moments(4)):
+        came = killed(moment, "rename", name, f"s{round}")
+        print(f"rename: killed at {moment}: {came}")
+        api.run("restore", name, taken, "--yes", code=None)
+        calm("apply", "--yes")
+        assert not (api.state / "renames").exists()
+        assert watch.strays(api) == []
+        (name,) = os.listdir(api.state / "sessions")
+        assert (upper(api, name) / "untracked").read_text() == "untracked\n"
+        assert f"[sessions.{name}]" in (api.root / "sessions.toml").read_text()
+        api.run("plan", "--exit-code")
+        calm("stop", name)
+        if not came:
+            break
+
+
+@pytest.mark.parametrize("verb", ["discard", "rename"])
+def test_undo_of_what_was_killed_before_it_began_or_when_it_had_been_undone(
+    api: Repository, watch: Watch, verb: str
+) -> None:
+    """It failed, time and again, and so did `undo` alone: there was no such session, or the trash had been emptied."""
+    taken = api.run("snapshot", "api", "--json").json["id"]
+    words = ["discard", "api", taken] if verb == "discard" else ["rename", "api", "web"]
+    for killing in ("it", "its undo"):
+        for moment in moments(2 if verb == "discard" else 3):
+            before = len(_not_undone(api))
+            if killing == "its undo":
+                calm(*words)
+            begun = _not_undone(api)[before:]
+            came = killed(moment, *(["undo", *begun] if begun else words))
+            print(f"{verb}, {killing}: killed at {moment}: {came}")
+            for operation in begun or _not_undone(api)[before:]:
+                if operation in _not_undone(api):
+                    calm("undo", operation)
+            assert os.listdir(api.state / "sessions") == ["api"]
+            assert [each.discarded for each in snapshots.of_session(str(api.state), "api")] == [""]
+            calm("plan", "--exit-code")
+            if not came:
+                break
+
+
+def _not_undone(repository: Repository) -> list[str]:
+    return [each.id for each in snapshots.operations(str(repository.state)) if each.undone is None]
+
+
+def test_a_session_that_is_deleted_is_there_or_gone(repository: Repository, watch: Watch) -> None:
+    """A prune that keeps nothing, and was killed, left a sandbox without files, until somebody pruned again."""
+    web = '[sessions.web]\nstate = "stopped"\n'
+    for moment in moments(4):
+        repository.declare(f'{web}[sessions.api]\nstate = "stopped"\non_prune = "delete"\n')
+        calm("apply", "--yes")
+        repository.declare(web)
+        came = killed(moment, "prune")
+        print(f"prune: killed at {moment}: {came}")
+        calm("apply", "--yes")
+        assert watch.strays(repository) == []
+        left = os.listdir(repository.state / "sessions")
+        assert left == ["web"] or repository.session("api")["observed"] == "stopped"
         if not came:
             break
 

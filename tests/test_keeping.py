@@ -230,6 +230,21 @@ def test_a_fork_of_a_snapshot(api: Repository) -> None:
     assert api.inside("try", "cat untracked ~/conversation; git log -1 --format=%s").out == "one\none\none\n"
 
 
+@pytest.mark.parametrize("mode", ["clone", "empty"])
+def test_what_has_no_workspace_is_not_forked(repository: Repository, watch: Watch, mode: str) -> None:
+    """The fork had a home and a sandbox on files that were not there; whoever cleaned up next left it with neither."""
+    repository.declare(f'[sessions.api]\nstate = "stopped"\nworkspace = {{ mode = "{mode}" }}\n')
+    repository.apply()
+    snapshot(repository)
+    repository.run("restore", "api", "--yes", "--only", "agent")
+    (rescue,) = [each["id"] for each in listed(repository, "--all", "api") if each["by"] == "rescue"]
+    said = repository.run("fork", "--from", rescue, "api", "try", code=2).err
+    assert f"snapshot {rescue} holds the agent of api, and no workspace to fork" in said
+    calm("apply", "--yes")
+    assert watch.strays(repository) == []
+    assert [each["name"] for each in repository.run("ls", "--all", "--json").json["sessions"]] == ["api"]
+
+
 def test_a_declared_parent_is_made_first_and_copied(repository: Repository) -> None:
     repository.declare(
         '[sessions.a]\nparent = "m"\n[sessions.m]\nparent = "z"\n[sessions.z]\nsetup = ["echo done > made"]\n'

@@ -205,6 +205,14 @@ APPLY: dict[str, tuple[str, str]] = {
         "  create: recorded, but its files are gone\n" + RECORD + "  start: declared running\n"
         "not in sync",
     ),
+    "its image is gone, and what was installed over it is not": (
+        planned(A, sandbox(IMAGE, "partial"), recorded=record(IMAGE, git=git(unpushed=2))),
+        "api: recreate: recorded, but its image is gone\n"
+        "  prepare: its workspace, branch agents/api from the checked-out commit\n"
+        "  create: recorded, but its image is gone\n" + RECORD + "  start: declared running\n"
+        "  remove 1: its image is gone\n"
+        "not in sync",
+    ),
     "its work is there, its sandbox is not": (
         planned(A, sandbox(None, "partial", ""), recorded=record(A)),
         "api: recreate: recorded, but its files are gone\n"

@@ -10,9 +10,10 @@ import sys
 
 import pytest
 
-from sessionctl import Project, merged
+from sessionctl import Project, lifetime, merged
 from sessionctl.errors import UsageError
 from sessionctl.plan import Policy
+from tests import worlds
 from tests.command import Repository, git
 from tests.test_app import Clock
 
@@ -326,6 +327,14 @@ def test_what_runs_is_not_idle(repository: Repository) -> None:
     clock.now += 7200
     assert applied(repository, clock) == []
     repository.inside("api", "pkill sleep; while pgrep sleep; do :; done")
+
+
+def test_what_may_run_is_not_idle() -> None:
+    """Nobody looked, or could: not known is not no."""
+    kept = worlds.record(worlds.RESTS, idle_set=1.0)
+    for busy in (None, True):
+        assert lifetime.resting(worlds.RESTS.data, kept, worlds.sandbox(worlds.RESTS, busy=busy), worlds.NOW) == ""
+    assert lifetime.resting(worlds.RESTS.data, kept, worlds.sandbox(worlds.RESTS, busy=False), worlds.NOW)
 
 
 def test_a_changed_idle_stop_counts_from_when_it_was_applied(repository: Repository) -> None:

@@ -91,3 +91,19 @@ def test_a_renamed_session_keeps_the_directory_that_a_user_named(repository: Rep
     repository.declare("")
     repository.run("prune", "--yes", "--idle", "0s")
     assert not chosen.exists()
+
+
+def test_a_restore_that_was_refused_is_nothing_to_undo(api: Repository) -> None:
+    """It was the last operation: `undo` undid that, said that nothing was taken away, and brought nothing back."""
+    snapshot(api)
+    api.run("restore", "api", "--yes", "--only", "agent")
+    (rescue,) = [each["id"] for each in listed(api, "--all", "api") if each["by"] == "rescue"]
+    api.inside("api", "git add -A -f; git commit -qm all; rm -rf ~/*")
+    api.run("fetch", "api")
+    api.declare("")
+    api.run("prune", "--yes", "--idle", "0s")
+    assert not (api.state / "sessions" / "api").exists()
+    said = api.run("restore", "api", rescue, "--yes", code=2).err
+    assert "api has no workspace, and none is brought back" in said
+    api.run("undo")
+    assert (api.state / "sessions" / "api" / "work" / "upper" / "untracked").read_text() == "one\n"

@@ -358,7 +358,7 @@ class Torture:
             f" -> {step.said.code}"
             for step in self.steps[-12:]
         )
-        last = self.steps[-1].said
+        last = self.steps[-1].said if self.steps else Said(0, "", "")
         return f"{what}\nseed {self.seed}, step {len(self.steps)}:\n{shown}\n{last.out}{last.err}"
 
     def _same(self, session: str, part: str, wanted: dict[str, str]) -> None:

@@ -50,24 +50,21 @@ def changing(sources: Sources, wait: float = LOCK_WAIT, *, listing: bool = True)
 
 def is_unfinished(sources: Sources) -> bool:
     """Whether somebody is changing something just now, or did not come to the end of it."""
-    return os.path.lexists(_mark(sources))
+    return os.path.lexists(_mark(sources)) or _is_renaming(sources)
+
+
+def _is_renaming(sources: Sources) -> bool:
+    return os.path.lexists(sources.inside("renames"))
 
 
 def recover(sources: Sources, wait: float = LOCK_WAIT) -> None:
     """Finishes what was begun and was interrupted: a plan is for a world in which nothing is half done."""
-    renaming = os.path.lexists(sources.inside("renames"))
-    if not renaming and not is_unfinished(sources):
-        return
-    with changing(sources, wait, listing=False) as held:
-        if renaming:
-            from sessionctl import identity
-
-            identity.recover(sources.directory, sources.store, sources.backend)
-        try:
-            _list_worktrees(sources)
-        except GitError:
-            held.unfinished = True  # whoever changes something next says why; plans need no list
-    sources.forget_declared()
+    if is_unfinished(sources):
+        with changing(sources, wait, listing=False) as held:
+            try:
+                _list_worktrees(sources)
+            except GitError:
+                held.unfinished = True  # whoever changes something next says why; plans need no list
 
 
 def begun(sources: Sources, verb: str, sessions: Sequence[str], **data: str) -> str:
@@ -112,8 +109,7 @@ def _sweep(sources: Sources) -> None:
     try:
         if is_unfinished(sources):
             _finish(sources)
-        else:
-            os.close(os.open(_mark(sources), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(_mark(sources), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         moving.sign(sources.directory, sources.repository)
     except OSError as error:
         raise StoreError(
@@ -128,6 +124,12 @@ def _finish(sources: Sources) -> None:
 
     site, directory = sources.site(), sources.directory
     sources.backend(DEFAULT_BACKEND).recover()
+    if _is_renaming(sources):
+        # First of all: else whatever comes next is done to a session that is half called so.
+        from sessionctl import identity
+
+        identity.recover(directory, sources.store, sources.backend)
+        sources.forget_declared()
     switching.finish(site)
     snapshots.sweep(directory)
     workspace.sweep(directory)

@@ -102,7 +102,7 @@ def require_stray(name: str, world: World) -> Observed:
         raise UsageError(f"{name} is no stray: there is a record of it", hint=f"sessionctl status {name}")
     if not found:
         raise looking.unknown(name, {o.session for o in world.observed} - world.records.keys())
-    if len(found) > 1 or found[0].made_of is None or found[0].drift:
+    if len(found) > 1 or found[0].made_of is None or found[0].status == "partial" or found[0].drift:
         raise ConflictError(
             "\n".join([f"what {name} is cannot be told:", *(_described(each) for each in found)]),
             hint="nothing was done; what is not yours, or not whole, stays where it is",

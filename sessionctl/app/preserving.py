@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sessionctl import keeping, snapshots
 from sessionctl.app import looking, naming
-from sessionctl.app.changing import changing
+from sessionctl.app.changing import changing, recover
 from sessionctl.errors import UsageError
 from sessionctl.model import Record, names_id, require_name
 
@@ -78,9 +78,13 @@ def undo(sources: Sources, id: str | None, progress: Progress) -> tuple[Operatio
         if found.undone is not None:
             raise UsageError(f"operation {found.id} was undone already", hint="see `sessionctl undo --list`")
         (name,), old = found.sessions, found.data["old"]
-        naming.rename(sources, name, old)
+        recover(sources)
+        records = sources.store.records()
+        is_done = old in records and name not in records  # killed before it began, or when it had been undone
+        if not is_done:
+            naming.rename(sources, name, old)
         snapshots.save_operation(directory, found._replace(undone=sources.clock()))
-        return found, [keeping.Undone(old, True, f"was {name}")]
+        return found, [keeping.Undone(old, True, "is called so" if is_done else f"was {name}")]
     with changing(sources):
         found = operation(snapshots.operations(directory), found.id)
         return found, keeping.undo(sources.site(progress), found)

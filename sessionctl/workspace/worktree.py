@@ -68,7 +68,7 @@ def settle(repository: git.Repository, directory: StrPath, branch_of: Callable[[
     if not key:
         return
     above = os.path.join(directory, "sessions")
-    names = sorted(filter(is_name, os.listdir(above))) if os.path.isdir(above) else []
+    names = sorted(filter(is_name, beneath.names(above)))
     try:
         sessions = [each for each in (_session(directory, name) for name in names) if each is not None]
     except GitError:

@@ -116,7 +116,7 @@ class Backend:
         places.make_directories(name)
         last: Observed | None = None
         for observed in observing.of_session(places, name, boot):
-            if observed.made_of is not None and not observed.drift:
+            if observed.status != "partial" and observed.made_of is not None and not observed.drift:
                 if observed.made_of.digests.replace == declaration.digests.replace:
                     return observed
                 last = observed

@@ -42,8 +42,11 @@ def observe(places: Places, name: str, id: str, boot: str) -> Observed:
         mark = marks.load(places, name, id)
     except marks.UNUSABLE:
         return Observed(name, id, NAME, "partial", pid=pid, started_at=started_at)
-    if life is None and not all(map(os.path.isdir, [mark.workspace.upper, *mark.lower(places.directory)])):
-        return Observed(name, id, NAME, "partial")  # its work or image is gone: it has nothing to run on any more
+    if life is None and not os.path.isdir(mark.workspace.upper):
+        return Observed(name, id, NAME, "partial")  # its work is gone: it is what is left of a prune
+    if life is None and not all(map(os.path.isdir, mark.lower(places.directory))):
+        # Its image is gone: it has nothing to run on, and may hold what was installed.
+        return Observed(name, id, NAME, "partial", made_of=mark.made_of, workspace=mark.workspace)
     return Observed(
         session=name,
         id=id,
