@@ -12,7 +12,7 @@ import pytest
 
 from sessionctl import Project, lifetime, merged
 from sessionctl.errors import UsageError
-from sessionctl.plan import Policy
+from sessionctl.plan import Action, Lane, Policy
 from tests import worlds
 from tests.command import Repository, git
 from tests.test_app import Clock
@@ -238,6 +238,24 @@ def test_what_is_to_be_deleted_is_held_elsewhere_to_the_last_bit(work: Repositor
     assert not (work.state / "snapshots" / "api").exists()
     assert work.run("undo", code=2).err
     assert json.loads(work.run("log", "--json").out.splitlines()[-1])["event"] == "prune"
+
+
+def test_what_comes_home_before_it_is_deleted_keeps_a_session(repository: Repository) -> None:
+    """Until its processes are ended they may write: all that was asked is asked again then, of the home too."""
+    repository.declare('[sessions.api]\non_prune = "delete"\n')
+    repository.apply()
+    repository.declare("")
+    opened = Project(repository.root)
+    talk = repository.state / "sessions" / "api" / "home" / "talk"
+
+    def told(lane: Lane, action: Action, result: str) -> None:
+        if (action.verb, result) == ("stop", "done"):
+            talk.write_text("talk\n")
+
+    outcomes = opened.apply(opened.plan(policy=Policy(prune=True, idle=0)), on=told)
+    (failed,) = [each for each in outcomes if each.result == "failed"]
+    assert "its home holds ~/talk" in str(failed)
+    assert talk.read_text() == "talk\n"
 
 
 # --- time --------------------------------------------------------------------------------------
