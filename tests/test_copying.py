@@ -376,6 +376,14 @@ def test_an_archive_that_leads_elsewhere_is_refused(here: Path, entries: list[tu
     assert tree(here) == {"x": "safe"}
 
 
+@pytest.mark.parametrize("names", [["x", "y"], ["d/x"], []], ids=len)
+def test_an_archive_of_more_or_less_than_a_file_is_none_of_a_file(here: Path, names: list[str]) -> None:
+    made = archive(*((name, tarfile.REGTYPE, "x") for name in names))
+    with pytest.raises(SessionctlError, match="no archive of what was asked for"):
+        unpacking.receive(made, "file", str(here / "f"), most=1 << 20, on=lambda n: None, finish=lambda: ())
+    assert tree(here) == {}
+
+
 def test_an_archive_cut_short_leaves_nothing(here: Path) -> None:
     whole = archive(("./", tarfile.DIRTYPE, ""), ("./x", tarfile.REGTYPE, "x" * 2000)).getvalue()
     with pytest.raises(SessionctlError, match="no whole archive"):
@@ -433,6 +441,9 @@ def test_going_in_merges_and_replaces_as_cp_does(api: Repository, mine: Path) ->
     (mine / "l").unlink()
     assert "mine/e/f is there, and is not of the same kind" in api.run("cp", str(mine), "api:", code=2).err
     assert api.inside("api", "cat mine/run; ls -A mine").out.startswith("#!/bin/sh\n")
+    api.inside("api", "mkfifo pipe")
+    assert "pipe is no regular file, and is not replaced" in api.run("cp", str(mine / "run"), "api:pipe", code=2).err
+    api.inside("api", "test -p pipe")
 
 
 def test_a_copy_in_that_was_killed_leaves_nothing_and_one_cut_short_takes_no_place(api: Repository, mine: Path) -> None:
@@ -463,9 +474,11 @@ def test_an_archive_that_ends_between_two_files_is_not_taken_for_a_whole_one(api
 
 
 def test_what_goes_in_is_noted(api: Repository, mine: Path) -> None:
+    before = api.session("api")["last_active"]
     api.run("cp", str(mine), "api:d")
     (event,) = [each for each in log(api) if each["event"] == "cp"]
     assert (event["to"], event["files"], event["size"]) == ("/workspace/d", 3, 14)
+    assert api.session("api")["last_active"] > before  # it is in use
 
 
 def log(repository: Repository) -> list[dict[str, object]]:
