@@ -274,6 +274,20 @@ def test_nor_is_it_in_a_directory_of_the_repository(repository: Repository, mode
     repository.run("-C", str(tree(repository)), "plan", "--exit-code")
 
 
+def test_files_that_are_not_to_be_found_are_no_reason_to_forget_a_worktree(
+    repository: Repository, tmp_path: Path
+) -> None:
+    repository.declare(DECLARED.format("api", f', session_dir = "{tmp_path / "trees"}"') + "[sessions.web]\n")
+    repository.apply("--allow-host")
+    repository.run("stop", "api")
+    (tmp_path / "trees").rename(tmp_path / "unmounted")
+    repository.run("stop", "web")
+    assert sorted(listed(repository).values()) == ["agents/api"]
+    (tmp_path / "unmounted").rename(tmp_path / "trees")
+    repository.run("start", "api")
+    assert host(tree(repository), "status", "--short", "--branch") == "## agents/api"
+
+
 def test_worktrees_of_others_are_not_touched(
     repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

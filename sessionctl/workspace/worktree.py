@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from sessionctl import beneath, git
@@ -33,8 +34,8 @@ class _Session(NamedTuple):
     name: str
     tree: str
     commit: str
-    id: str
-    """Of the worktree that its ``.git`` names on the host; empty: none."""
+    id: str | None
+    """Of the worktree that its ``.git`` names on the host; empty: none. None: that cannot be read."""
 
 
 def announce(directory: StrPath) -> None:
@@ -55,7 +56,7 @@ def of_session(repository: git.Repository, directory: StrPath, name: str) -> Wor
     """The worktree that session `name` is; None when it is none."""
     key = _key(directory)
     session = _session(directory, name) if key else None
-    return worktrees.ours(repository, key).get(session.id) if session is not None else None
+    return worktrees.ours(repository, key).get(session.id or "") if session is not None else None
 
 
 def settle(repository: git.Repository, directory: StrPath, branch_of: Callable[[str], str]) -> None:
@@ -75,17 +76,20 @@ def settle(repository: git.Repository, directory: StrPath, branch_of: Callable[[
         return  # one cannot be read: which worktree it has is not known
     known = worktrees.ours(repository, key)
     # A fork has its parent's `.git` at first: a worktree is of the session where it says that its files are.
-    sessions.sort(key=lambda each: each.id not in known or known[each.id].tree != each.tree)
+    sessions.sort(key=lambda each: not each.id or each.id not in known or known[each.id].tree != each.tree)
     for each in sessions:
-        found = known.pop(each.id, None)
         branch = branch_of(each.name)
+        if each.id is None or not branch:
+            known = {id: at for id, at in known.items() if id != each.id and at.tree != each.tree}
+            continue
+        found = known.pop(each.id, None)
         if found is None or not found.tree:
             if found is not None:
                 worktrees.forget(found)
             found = worktrees.link(repository, each.name, each.tree, branch, each.commit, key)
         if found.tree != each.tree:
             found = worktrees.place(found, each.tree)
-        if branch and found.branch != branch:
+        if found.branch != branch:
             found = worktrees.put(repository, found, branch)
         worktrees.follow(repository, found)
         _point(each.tree, found)
@@ -102,16 +106,16 @@ def _key(directory: StrPath) -> str:
 
 
 def _session(directory: StrPath, name: str) -> _Session | None:
-    """What is known of session `name`; None when it is no worktree or has no files. `GitError`: it cannot be told."""
+    """What is known of session `name`; None when it is no worktree. `GitError` when that cannot be told."""
     standing = load_standing(directory, name)
     if standing is None or standing.mode != "worktree":
         return None
     tree = standing.workspace.upper
-    try:
+    id: str | None = None
+    # Somebody may have taken away what the sandbox covers: what is there then, an agent may have made.
+    with suppress(OSError):
         said = beneath.read(tree, ".git", 8192)
-    except OSError:
-        return None  # somebody took away what the sandbox covers: what is there now, an agent may have made
-    id = os.path.basename(os.fsdecode(said.removeprefix(b"gitdir: ").strip()))
+        id = os.path.basename(os.fsdecode(said.removeprefix(b"gitdir: ").strip()))
     return _Session(name, tree, standing.workspace.commit, id)
 
 
