@@ -338,7 +338,7 @@ def test_killed_at_any_moment_the_next_apply_lists_them(
     make(repository, "api")
     repository.run("trust", "--yes")
     with Watch() as watch:
-        for round, moment in enumerate(moments(11)):
+        for round, moment in enumerate(moments(19)):
             edit(repository, round)
             calm("trust", "--yes")
             came = killed(moment)

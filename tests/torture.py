@@ -347,9 +347,9 @@ class Torture:
             standing = workspace.load_standing(self.state, name)
             if standing is not None and standing.mode == "worktree" and os.path.isdir(standing.workspace.upper):
                 wanted.add(standing.workspace.upper)
-        lines = git(self.repository.root, "worktree", "list", "--porcelain").splitlines()
-        there = {line.removeprefix("worktree ") for line in lines if line.startswith("worktree ")}
-        if there - {str(self.repository.root)} != wanted:
+        listed = git(self.repository.root, "worktree", "list", "--porcelain").split("\n\n")
+        there = {each.splitlines()[0].removeprefix("worktree ") for each in listed if "\nlocked session " in each}
+        if there != wanted:
             raise Lost(self._told(f"git's worktrees are {sorted(there)}, and not {sorted(wanted)}"))
 
     def _told(self, what: str) -> str:
