@@ -1,6 +1,6 @@
 """What an agent plants in its workspace, and what becomes of it when sessionctl looks: nothing.
 
-Every attack is planted by the agent of one session of each kind of workspace; then everything that can
+Every attack is planted by the agents of sessions in workspaces of more than one kind; then everything that can
 be asked of these sessions on the host is asked. What would run on the host leaves a file `outside`,
 which is not there in any sandbox. Where plain git on the host falls for an attack, that is shown
 first: an attack that would not work anyway shows nothing.
@@ -29,6 +29,8 @@ KINDS = {
     "bound": 'mode = "bind"',
 }
 """A session of each kind of workspace that has files of git in it."""
+EVERYWHERE = os.environ.get("SESSIONCTL_TEST_ATTACKS") == "all"
+"""Whether each attack is planted in all of them, which takes minutes."""
 
 OF_ALL = (["plan"], ["ls", "--json"], ["log"], ["verify"], ["apply", "--yes", "--allow-host"])
 OF_ONE = (
@@ -254,6 +256,14 @@ def _latest(snapshots: str) -> str:
     return str(found[-1]["id"]) if found else "none"
 
 
+def _kinds(name: str) -> list[str]:
+    """The kinds of workspace that an attack is planted in: the usual one, and each of the others in its turn."""
+    first, *others = KINDS
+    if os.geteuid() == 0:  # whose sandboxes are an ordinary user's, and cannot write root's checkout
+        return [first]
+    return list(KINDS) if EVERYWHERE else [first, others[list(ATTACKS).index(name) % len(others)]]
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_an_agent_plants_acts_on_nothing_outside(
     name: str,
@@ -277,8 +287,7 @@ def test_what_an_agent_plants_acts_on_nothing_outside(
         assert SECRET not in said, words
         return code, said
 
-    # Root's sandboxes are an ordinary user's: one kind shows that, and they cannot write root's checkout anyhow.
-    kinds = list(KINDS) if os.geteuid() else ["layered"]
+    kinds = _kinds(name)
     repository.declare("".join(f"[sessions.{each}]\nworkspace = {{ {KINDS[each]} }}\n" for each in kinds))
     assert say("apply", "--yes", "--allow-host")[0] == 0
     here, mine = tmp_path / "here", tmp_path / "mine"

@@ -83,7 +83,8 @@ def undo(sources: Sources, id: str | None, progress: Progress) -> tuple[Operatio
         is_done = old in records and name not in records  # killed before it began, or when it had been undone
         if not is_done:
             naming.rename(sources, name, old)
-        snapshots.save_operation(directory, found._replace(undone=sources.clock()))
+        with changing(sources):
+            snapshots.save_operation(directory, found._replace(undone=sources.clock()))
         return found, [keeping.Undone(old, True, "is called so" if is_done else f"was {name}")]
     with changing(sources):
         found = operation(snapshots.operations(directory), found.id)
