@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sessionctl import git, lifetime, workspace
 from sessionctl.beneath import StrPath
 from sessionctl.errors import ConflictError, GitError, UsageError
-from sessionctl.model import Declaration, Record, SessionSpec
+from sessionctl.model import Declaration, Record, SessionSpec, is_within
 from sessionctl.mounts import hidden
 from sessionctl.site import Site
 
@@ -40,7 +40,7 @@ def require_clear(host: git.Repository, path: StrPath, ours: Mapping[str, str]) 
     if why:
         raise UsageError(f"{real} {why}")
     found = git.find_repository(real)
-    if not f"{real}/".startswith(f"{found.root}/"):
+    if not is_within(real, found.root.rstrip("/")):
         raise UsageError(f"{real} is the checkout of a session", hint="see sessionctl fork")
     if found.bare:
         raise UsageError(f"{found.root} is a bare repository: it has no files to take on")

@@ -16,7 +16,7 @@ from sessionctl.backends import Backend, Context, Refusal
 from sessionctl.beneath import StrPath
 from sessionctl.declared import Resolved, Tool, find, resolve, tool
 from sessionctl.errors import SessionctlError, UsageError
-from sessionctl.model import Declaration
+from sessionctl.model import Declaration, is_within
 from sessionctl.store import Store
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def silent(text: str) -> None:
 
 def _in(repository: git.Repository, start: str) -> str:
     """`start`; from the checkout of a session, which the repository leads to from elsewhere, its top."""
-    below = f"{os.path.realpath(start)}/".startswith(f"{repository.root.rstrip('/')}/")
-    return start if below else repository.root
+    return start if is_within(os.path.realpath(start), repository.root.rstrip("/")) else repository.root
 
 
 class Sources:
