@@ -58,6 +58,18 @@ class _Here:
         return self._bases[declared]
 
     @cached_property
+    def checked_out(self) -> dict[str, str]:
+        """By branch, a checkout of the repository that is on it."""
+        from sessionctl.git import worktrees
+
+        return {branch: place for place, branch in reversed(worktrees.checkouts(self.sources.repository))}
+
+    @cached_property
+    def found_programs(self) -> tuple[str, ...]:
+        """The settings by which git runs programs out of a checkout."""
+        return git.runs_what_it_finds(self.sources.repository)
+
+    @cached_property
     def ours(self) -> dict[str, str]:
         """What no session may have mounted, by its real path."""
         repository = self.sources.repository
@@ -152,7 +164,7 @@ def _workspace(here: _Here, spec: SessionSpec, owner: tuple[int, int] | None) ->
     declared, repository = spec.workspace, here.sources.repository
     if declared.mode in ("bind", "overlay") and repository.bare:
         return [f"workspace.mode: {repository.root} is a bare repository: it has no checkout"]
-    found = _worktree(repository, declared.branch) if declared.mode == "worktree" else []
+    found = _worktree(here, declared.branch) if declared.mode == "worktree" else []
     if declared.mode == "bind":
         return mounts.warnings([MountSpec(repository.root, WORKSPACE, "rw")], owner)
     if not declared.session_dir:
@@ -164,18 +176,16 @@ def _workspace(here: _Here, spec: SessionSpec, owner: tuple[int, int] | None) ->
     return [*found, *([f"workspace.session_dir: {declared.session_dir} {why}"] if why else [])]
 
 
-def _worktree(repository: git.Repository, branch: str) -> list[str]:
-    """Why no session can be a worktree of `repository` on `branch`."""
-    from sessionctl.git import worktrees
-
-    if os.path.isdir(os.path.join(repository.common_dir, "reftable")):
+def _worktree(here: _Here, branch: str) -> list[str]:
+    """Why no session can be a worktree of the repository on `branch`."""
+    if os.path.isdir(os.path.join(here.sources.repository.common_dir, "reftable")):
         return ["workspace.mode: worktree needs refs that are files, and this repository keeps them as reftables"]
     found = []
-    if place := worktrees.elsewhere(repository, branch):
+    if place := here.checked_out.get(branch, ""):
         found.append(
             f"workspace.branch: {branch} is checked out in {git.printable(place)}, and git has it in one place only"
         )
-    for key in git.runs_what_it_finds(repository):
+    for key in here.found_programs:
         found.append(
             f"workspace.mode: git would run what the agent wrote: {git.printable(key)} names a program in the worktree"
             " (give it an absolute path, or use mode clone)"

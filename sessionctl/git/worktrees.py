@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -43,19 +42,18 @@ def ours(repository: Repository, key: str) -> dict[str, Worktree]:
     """By id, the worktrees of the repository that are marked with `key`, half-made ones too."""
     above = os.path.join(repository.common_dir, "worktrees")
     found = {}
-    with suppress(FileNotFoundError):
-        for id in sorted(os.listdir(above)):
-            admin = os.path.join(above, id)
-            try:
-                mark = json.loads(read(os.path.join(admin, SESSION_MARK), _LINE))
-                known = Worktree(admin, "", str(mark["key"]), str(mark["branch"]), str(mark["at"]))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-            with suppress(FileNotFoundError):
-                said = os.fsdecode(read(os.path.join(admin, "gitdir"), _LINE)).rstrip("\n")
-                known = known._replace(tree=os.path.dirname(said))
-            if known.key == key:
-                found[id] = known
+    for id in sorted(beneath.names(above)):
+        admin = os.path.join(above, id)
+        try:
+            mark = json.loads(read(os.path.join(admin, SESSION_MARK), _LINE))
+            known = Worktree(admin, "", str(mark["key"]), str(mark["branch"]), str(mark["at"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        with suppress(FileNotFoundError):
+            said = os.fsdecode(read(os.path.join(admin, "gitdir"), _LINE)).rstrip("\n")
+            known = known._replace(tree=os.path.dirname(said))
+        if known.key == key:
+            found[id] = known
     return found
 
 
@@ -139,16 +137,19 @@ def forget(worktree: Worktree) -> None:
 def elsewhere(repository: Repository, branch: str, but: str = "") -> str:
     """Where `branch` is checked out, other than in the worktree whose files are at `but`; empty: nowhere."""
     spared = os.path.realpath(but) if but else None
-    return next((each for each in _checkouts(repository, branch) if os.path.realpath(each) != spared), "")
+    places = (place for place, out in checkouts(repository) if out == branch)
+    return next((place for place in places if os.path.realpath(place) != spared), "")
 
 
-def _checkouts(repository: Repository, branch: str) -> Iterator[str]:
-    place = ""
+def checkouts(repository: Repository) -> list[tuple[str, str]]:
+    """Every checkout of the repository that is on a branch: where it is, and that branch."""
+    found, place = [], ""
     for line in os.fsdecode(run(repository.common_dir, "worktree", "list", "--porcelain").stdout).splitlines():
         if line.startswith("worktree "):
             place = line.removeprefix("worktree ")
-        elif line == f"branch {_HEADS}{branch}":
-            yield place
+        elif line.startswith(f"branch {_HEADS}"):
+            found.append((place, line.removeprefix(f"branch {_HEADS}")))
+    return found
 
 
 def _tip(repository: Repository, branch: str, commit: str) -> str:
